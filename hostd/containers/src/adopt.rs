@@ -1,4 +1,4 @@
-//! Finding out what became of containers while no engine watched them.
+//! Finds out what happened to containers while no engine watched them.
 //!
 //! Only two answers of the kernel mean that a shim is gone: there is no socket, or nobody listens
 //! on it. Everything else (no answer, too many open files, a full queue) says nothing about the
@@ -26,17 +26,17 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// unknown way.
 const RECORD_ATTEMPTS: u32 = 8;
 
-/// What became of a shim.
+/// The state of a shim.
 pub(crate) enum Fate {
-    /// It lives; the connection will tell the end of its container.
+    /// It runs; the connection will report the end of its container.
     Lives(Connection, Alive),
     /// It is gone, and left this record.
     Gone(Option<Exit>),
 }
 
 impl Inner {
-    /// Finds out what became of a container that an earlier engine left, with its executions, and
-    /// does what follows. `boot`: when its shim was made at the latest.
+    /// Finds out the state of a container of an earlier engine and of its executions, and reports
+    /// it to the machine. `boot`: the boot in which its shim was started.
     pub(crate) async fn settle(self: &Arc<Self>, container: &Arc<Container>, boot: Boot) {
         let executions = self.find_executions(container);
         let fate = self.find_out(container).await;
@@ -44,7 +44,7 @@ impl Inner {
         self.report(container, fate, boot).await;
     }
 
-    /// Finds out what became of a container whose shim has closed the connection.
+    /// Finds out the state of a container whose shim has closed the connection.
     pub(crate) async fn settle_again(self: &Arc<Self>, container: &Arc<Container>) {
         let fate = self.find_out(container).await;
         self.report(container, fate, Boot::This).await;
@@ -61,7 +61,7 @@ impl Inner {
         self.handle(container, event, wait).await;
     }
 
-    /// Tells clients of the containers that are not settled yet that their state is not known.
+    /// Marks the containers whose state is not found out yet, so that clients see it.
     pub(crate) fn tell_unknown(&self) {
         for scope in [Scope::User, Scope::System] {
             let containers = self.with(scope, |registry| {
@@ -71,14 +71,14 @@ impl Inner {
                 let mut live = container.live();
                 if live.machine.is_unknown() {
                     tracing::warn!(id = container.id, "shim does not answer; it is asked again");
-                    // It only marks the state; nothing follows from that.
+                    // This only marks the state and causes no action.
                     live.step(Event::NoAnswer, self.now());
                 }
             }
         }
     }
 
-    /// Asks a container's shim until it is known what became of it.
+    /// Asks a container's shim until its state is known.
     async fn find_out(self: &Arc<Self>, container: &Arc<Container>) -> Fate {
         let mut pause = FIRST;
         let mut unreadable = 0;
@@ -106,9 +106,9 @@ impl Inner {
     }
 }
 
-/// Asks a shim for its container's state, and registers for its end on the same connection. However
-/// long it takes: a stopped shim answers as soon as it goes on. `None`: the shim is gone, or was
-/// ended because its container never got as far as to be started.
+/// Asks a shim for its container's state, and registers for its end on the same connection. Waits
+/// without a limit: a stopped shim answers as soon as it continues. `None`: the shim is gone, or
+/// was ended because its container was never started.
 async fn ask(container: &Container) -> Result<Option<(Connection, Alive)>, EngineError> {
     let shim = container.shim();
     let Some(mut connection) = shim.connect_if_alive().await? else {
@@ -124,7 +124,7 @@ async fn ask(container: &Container) -> Result<Option<(Connection, Alive)>, Engin
     };
     let paused = match status {
         OciStatus::Paused => true,
-        // A stopped one has ended and is about to leave its record.
+        // A stopped container has ended, and its shim will soon write the record.
         OciStatus::Running | OciStatus::Stopped => false,
         OciStatus::Creating | OciStatus::Created => {
             shim.end().await;

@@ -1,16 +1,16 @@
-//! AppArmor: the profile that containers have unless they ask for another one.
+//! AppArmor: the default profile of containers.
 //!
-//! The image of the operating system has it compiled, so that nothing is compiled at boot. On another
-//! machine the profile of this name is used that is loaded there, Docker's for example.
+//! The operating system's image contains the compiled profile, so that nothing is compiled at boot.
+//! Other machines use the loaded profile of this name, such as Docker's.
 
 use std::fs;
 use std::path::PathBuf;
 
 use keelson_model::spec::{AppArmor, Confinement, SecuritySpec};
 
-/// Its name: Docker's clients know it by this one.
+/// Its name, which Docker's clients know.
 const NAME: &str = "docker-default";
-/// What clients are told of a container without a profile, on a host that has AppArmor.
+/// What clients see for a container without a profile, on a host with AppArmor.
 const UNCONFINED: &str = "unconfined";
 /// The compiled profile.
 pub(crate) const POLICY: &str = "/usr/lib/keelson/apparmor/docker-default";
@@ -21,20 +21,20 @@ pub enum AppArmorState {
     /// The kernel has none.
     #[default]
     Off,
-    /// It has, and no profile for containers, as on a developer's machine.
+    /// The kernel has it, but no profile for containers, as on a developer's machine.
     NoProfile,
-    /// The profile is to be applied. `problem`: why it was not loaded just now; containers do not start
-    /// then, unless an earlier one is there.
+    /// The profile must be applied. `problem`: why it could not be loaded now; containers then
+    /// start only if an earlier one is still loaded.
     Usual {
         /// What went wrong.
         problem: Option<String>,
     },
 }
 
-/// Longest name of a profile in bytes: longer than any that is used.
+/// Longest accepted name of a profile in bytes.
 const LONGEST: usize = 1024;
 
-/// Where the kernel and the policy are.
+/// The paths of the kernel's interface and of the policy.
 #[derive(Debug)]
 pub(crate) struct Places {
     enabled: PathBuf,
@@ -53,14 +53,14 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Loads the profile where there is one, and says what there is then.
+    /// Loads the profile if there is one, and returns what the host can do.
     pub(crate) fn load(&self) -> AppArmorState {
         if !fs::read_to_string(&self.enabled).is_ok_and(|text| text.starts_with('Y')) {
             return AppArmorState::Off;
         }
         match fs::read(&self.policy) {
             Ok(policy) => {
-                // The kernel takes it by one write(2), or not at all.
+                // The kernel requires a single write(2).
                 let replace = self.security.join(".replace");
                 let problem = fs::write(&replace, policy)
                     .err()
@@ -83,17 +83,17 @@ impl Places {
     }
 
     fn has_profile(&self) -> bool {
-        // A line for each: `name (enforce)`.
+        // One line for each profile: `name (enforce)`.
         let loaded = fs::read_to_string(self.security.join("profiles")).unwrap_or_default();
         let mut names = loaded.lines().filter_map(|line| line.rsplit_once(" ("));
         names.any(|(name, _)| name == NAME)
     }
 }
 
-/// The profile of a container's processes; `None`: that of the engine, which has none.
+/// The profile of a container's processes; `None`: they inherit that of the engine, which has none.
 pub(crate) fn profile<'a>(security: &'a SecuritySpec, host: &AppArmorState) -> Option<&'a str> {
     match (&security.apparmor, host) {
-        // The runtime refuses one that the kernel has not.
+        // The runtime refuses a profile that is not loaded.
         (AppArmor::Named(name), _) => Some(name),
         (AppArmor::Usual, AppArmorState::Usual { .. })
             if security.confinement == Confinement::Confined =>
@@ -104,7 +104,7 @@ pub(crate) fn profile<'a>(security: &'a SecuritySpec, host: &AppArmorState) -> O
     }
 }
 
-/// The profile as clients are told of it; empty on a host without AppArmor.
+/// The profile as clients see it; empty on a host without AppArmor.
 pub fn shown_profile<'a>(security: &'a SecuritySpec, host: &AppArmorState) -> &'a str {
     match host {
         AppArmorState::Off => "",
@@ -112,7 +112,7 @@ pub fn shown_profile<'a>(security: &'a SecuritySpec, host: &AppArmorState) -> &'
     }
 }
 
-/// What clients are to know of a host whose containers are not confined as they expect.
+/// Warnings for clients about a host whose containers are not confined as they expect.
 pub fn warning(host: &AppArmorState) -> Option<String> {
     match host {
         AppArmorState::Off | AppArmorState::Usual { problem: None } => None,
@@ -127,8 +127,8 @@ pub fn warning(host: &AppArmorState) -> Option<String> {
     }
 }
 
-/// Whether a text can be the name of a profile: the kernel reads it to the end of the line, and takes
-/// what begins with a colon for the name of a namespace.
+/// Whether a text can be the name of a profile. The kernel reads it to the end of the line, and
+/// treats a leading colon as the start of a namespace's name.
 pub(crate) fn is_name(text: &str) -> bool {
     let plain = |c: char| !c.is_control() && !c.is_whitespace();
     !text.is_empty() && text.len() <= LONGEST && text.chars().all(plain)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_host_can_do() {
+    fn the_hosts_support_is_detected() {
         let base = tempfile::tempdir().unwrap();
         let places = places(base.path());
         assert_eq!(places.load(), AppArmorState::Off);
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(places.load(), good);
         assert_eq!(warning(&good), None);
 
-        // Our own replaces it.
+        // Our own profile replaces it.
         fs::write(&places.policy, b"compiled").unwrap();
         assert_eq!(places.load(), good);
         let replace = places.security.join(".replace");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_profile_it_is() {
+    fn the_profile_of_each_kind_of_container() {
         let root = RootSpec::System {
             path: "/r".into(),
             read_only: true,
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(both(&security, &AppArmorState::Off), (None, String::new()));
         security.confinement = Confinement::Privileged;
         assert_eq!(both(&security, &on), none);
-        // A name is a name, also for a privileged container, and whatever the host has.
+        // An explicit name is used, also for a privileged container, and whatever the host has.
         security.apparmor = AppArmor::Named("mine".to_owned());
         assert_eq!(both(&security, &on), of("mine"));
         assert_eq!(both(&security, &AppArmorState::NoProfile), of("mine"));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_profiles() {
+    fn names_of_profiles_are_checked() {
         for name in ["docker-default", "/usr/bin/man", ":ns:x", "a//&b"] {
             assert!(is_name(name), "{name}");
         }

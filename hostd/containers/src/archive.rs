@@ -35,11 +35,11 @@ use root::Root;
 pub use unpack::ExtractOptions;
 use view::Purpose;
 
-/// Pieces of an archive that wait for a slow client.
+/// How many pieces of an archive wait for a slow client.
 const DEPTH: usize = 2;
-/// How often it is tried again with a container that starts or ends meanwhile.
+/// How often an operation is repeated if the container starts or ends meanwhile.
 const TRIES: usize = 5;
-/// How long the end of a process may take until it is noted.
+/// How long it may take until the end of a process is recorded.
 const END_TIME: Duration = Duration::from_secs(2);
 
 /// One object in a container.
@@ -67,7 +67,7 @@ pub struct PathArchive {
 }
 
 impl Engine {
-    /// What is at a path.
+    /// The object's properties.
     ///
     /// # Errors
     /// [`CopyError::NotFound`] and others.
@@ -114,7 +114,7 @@ impl Engine {
                 let _ = sender.blocking_send(Err(error.into()));
             }
         };
-        // A thread of its own: the client decides how long it lives.
+        // A separate thread, because the client decides how long it runs.
         spawn("archive", work)?;
         Ok(PathArchive {
             stat,
@@ -194,7 +194,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), CopyErr
     })
 }
 
-/// The view is given up before anybody learns the result. On a thread for that alone.
+/// Drops the view before the result is returned. On a separate thread.
 fn extract(
     view: Root,
     destination: &[u8],
@@ -228,7 +228,7 @@ impl Asked {
         }
     }
 
-    /// The path without what says only that it is a directory's.
+    /// Removes the trailing parts of a path that only mean "directory".
     fn directory(&self) -> &str {
         let clean = self.clean.as_str();
         clean
@@ -247,7 +247,7 @@ impl Asked {
         }
     }
 
-    /// The object, and its properties. Blocks.
+    /// Opens the object, and reads its properties. Blocks.
     fn look(&self, view: &Root) -> Result<(PathStat, OwnedFd), CopyError> {
         let object = view
             .open(self.clean.as_bytes(), false)
@@ -302,14 +302,14 @@ impl Inner {
         purpose: Purpose,
     ) -> Result<Root, EngineError> {
         for _ in 0..TRIES {
-            // Registered before the look, so that the end of the process that is seen can't be missed.
+            // Register before checking, so that the end of the process can't be missed.
             let ended = container.wait(WaitCondition::NextExit).ok();
             let snapshot = container.snapshot();
             if !snapshot.state.status.has_process() {
                 let (inner, of) = (Arc::clone(self), Arc::clone(container));
                 let make = move || {
                     let layers = inner.layers(&of, &snapshot)?;
-                    // The view has copies of the mounts, so the use ends with its making.
+                    // The view has copies of the mounts, so the use ends once the view is created.
                     inner.with_volumes(&snapshot, |volumes| {
                         Ok(view::stopped(&snapshot, &layers, volumes, purpose)?)
                     })
@@ -319,8 +319,8 @@ impl Inner {
             if let Some(view) = running(container, snapshot.state.pid).await? {
                 return Ok(view);
             }
-            // It has just ended, and its end is about to be noted. A start is not waited for: it may
-            // wait for the caller.
+            // It has just ended, and its end will soon be recorded. Do not wait for a start: it may
+            // itself wait for the caller.
             if let Some(ended) = ended {
                 let _ = tokio::time::timeout(END_TIME, ended).await;
             }
@@ -328,7 +328,7 @@ impl Inner {
         Err(CopyError::Restless(container.id.clone()).into())
     }
 
-    /// The user to whom files belong that are given to the container's user; `None`: it has none.
+    /// The owner for files that should belong to the container's user; `None`: it has none.
     fn owner_of_files(&self, container: &Container) -> Result<Option<(u32, u32)>, EngineError> {
         let snapshot = container.snapshot();
         let name = &snapshot.spec.process.user;
@@ -350,7 +350,8 @@ async fn running(container: &Container, pid: i32) -> Result<Option<Root>, Engine
         Err(Errno::SRCH) => return Ok(None),
         Err(error) => return Err(CopyError::io("pidfd_open", Path::new("/proc"))(error).into()),
     };
-    // Its parent says whether this is the container's process: the descriptor can't be another's then.
+    // Its parent shows whether this is the container's process. If so, the descriptor is the right
+    // one.
     let Some(mut shim) = container.shim().connect_if_alive().await? else {
         return Ok(None);
     };
@@ -362,7 +363,7 @@ async fn running(container: &Container, pid: i32) -> Result<Option<Root>, Engine
     }
     let owners = Owners::from(container.snapshot().spec.namespaces.users);
     let opened = blocking(move || view::running(pid, owners)).await?;
-    // While it lives, nobody else has its number.
+    // While it lives, no other process has its number.
     let mut ended = [PollFd::new(&handle, PollFlags::IN)];
     match poll(&mut ended, Some(&Timespec::default())) {
         Ok(0) => Ok(Some(opened?)),

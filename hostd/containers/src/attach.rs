@@ -14,15 +14,15 @@ use crate::container::{Container, PendingAttach};
 use crate::types::{AttachOptions, Attached, Frame, LogQuery, Logs, Receiver, Scope, Status};
 use crate::{Engine, EngineError};
 
-/// Bytes of standard input that are taken before the container reads them.
+/// How many bytes of standard input are read before the container takes them.
 const INPUT_BUFFER: usize = 64 << 10;
-/// Frames that are taken before the client reads them.
+/// How many frames are read before the client takes them.
 pub(crate) const OUTPUT_BUFFER: usize = 8;
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
 impl Engine {
-    /// Connects to a container's streams, also before it is started: then no output is missed.
+    /// Connects to a container's streams. If it has not started yet, no output is missed.
     ///
     /// # Errors
     /// When there is no such container, it is paused, or its shim does not answer.
@@ -33,8 +33,8 @@ impl Engine {
         options: AttachOptions,
     ) -> Result<Attached, EngineError> {
         let container = self.inner.resolve(scope, name)?;
-        // Held across the decision: a start must either see this client among the pending ones,
-        // or be over.
+        // Hold the lock during the decision: a start must either see this client among the waiting
+        // ones, or be finished.
         let guard = container.lock().await?;
         let snapshot = container.snapshot();
         if snapshot.state.status == Status::Paused {
@@ -77,9 +77,9 @@ impl Engine {
         })
     }
 
-    /// Takes the output from the log, from its beginning on: so nothing is missed or doubled
-    /// between earlier and later output. For a stopped container, earlier output comes from the
-    /// log, and later output from its next run.
+    /// Takes all output from the log, so that nothing is missed or doubled between earlier and
+    /// later output. For a stopped container, earlier output comes from the log, and later output
+    /// from its next run.
     async fn attach_with_log(
         &self,
         scope: Scope,
@@ -127,8 +127,8 @@ impl Engine {
         })
     }
 
-    /// The log up to now, then the streams of the next run. The guard keeps a start away until the
-    /// client is noted, and the time keeps its output out of the first part.
+    /// The log up to now, then the streams of the next run. The guard prevents a start until the
+    /// client is registered, and the time limit excludes the next run's output from the first part.
     async fn attach_to_next_run(
         &self,
         container: &Arc<Container>,
@@ -189,7 +189,8 @@ pub(crate) fn attach_request(options: AttachOptions) -> Request {
     }
 }
 
-/// Passes the frames of a log on; false when it could not be read to its end or nobody takes them.
+/// Forwards the frames of a log. Returns false if it could not be read to its end, or the client is
+/// gone.
 async fn forward(logs: &mut Logs, sender: &mpsc::Sender<Frame>, id: &str) -> bool {
     while let Some(batch) = logs.records.recv().await {
         let part = match batch {
@@ -218,7 +219,7 @@ pub(crate) fn input_pipe(wanted: bool) -> (Input, Option<DuplexStream>) {
     (Some(Box::new(writer)), Some(reader))
 }
 
-/// Carries a container's streams until the client has taken everything.
+/// Forwards a container's streams until the client has received everything.
 async fn carry(
     stream: oneshot::Receiver<UnixStream>,
     output: mpsc::Sender<Frame>,
@@ -226,11 +227,11 @@ async fn carry(
 ) {
     let held = output.clone();
     pump(stream, output, input).await;
-    // All places are free when nothing is left to take. An error: the client is gone.
+    // All places are free when nothing is left to send. An error means that the client is gone.
     let _ = held.reserve_many(OUTPUT_BUFFER).await;
 }
 
-/// Carries bytes between a client and a shim, as soon as the shim is there.
+/// Forwards bytes between a client and a shim, once the shim runs.
 pub(crate) async fn pump(
     stream: oneshot::Receiver<UnixStream>,
     output: mpsc::Sender<Frame>,
@@ -248,7 +249,7 @@ pub(crate) async fn pump(
     feeding.abort();
 }
 
-/// Standard input. Its end is passed on. A client that sends none keeps the connection open.
+/// Forwards standard input and its end. A client that sends none keeps the connection open.
 async fn feed(input: Option<DuplexStream>, mut to_shim: OwnedWriteHalf) {
     let Some(mut input) = input else {
         std::future::pending::<()>().await;
@@ -272,7 +273,7 @@ async fn feed(input: Option<DuplexStream>, mut to_shim: OwnedWriteHalf) {
     let _ = to_shim.shutdown().await;
 }
 
-/// Output: Docker's framing, taken apart.
+/// Forwards output: parses the frames.
 async fn drain(mut from_shim: OwnedReadHalf, output: mpsc::Sender<Frame>) -> std::io::Result<()> {
     let mut buffer = BytesMut::with_capacity(CHUNK);
     loop {
@@ -324,7 +325,7 @@ mod tests {
         let (mut input, reader) = input_pipe(true);
         tokio::spawn(pump(stream, sender, reader));
         let input = input.as_mut().unwrap();
-        // Before the shim is there.
+        // Before the shim runs.
         input.write_all(b"early").await.unwrap();
         connected.send(near).unwrap();
         let mut five = [0; 5];

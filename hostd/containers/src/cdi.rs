@@ -1,5 +1,5 @@
-//! Devices that a vendor describes (Container Device Interface), such as `nvidia.com/gpu=all`: the
-//! documents in the host's directories say what a container with such a device gets.
+//! Devices described by vendors (Container Device Interface), such as `nvidia.com/gpu=all`.
+//! Documents in the host's directories define what a container with such a device gets.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -21,7 +21,7 @@ use crate::EngineError;
 use crate::devices::{self, DeviceNode};
 use crate::spec::{merge_environment, set_member};
 
-/// A document, and the names in full of its devices.
+/// A document, and the full names of its devices.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Document, Vec<String>), DocumentError> {
     let document = document::parse(bytes)?;
     let names = document.devices.iter();
@@ -30,7 +30,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Document, Vec<String>), DocumentErro
     Ok((document, names))
 }
 
-/// The nodes of a device, seen on this host. `user`: who gets those that name no owner.
+/// The nodes of a device, as found on this host. `user`: the owner of nodes that name none.
 pub(crate) fn nodes(edits: &Edits, user: (u32, u32)) -> Result<Vec<DeviceNode>, EngineError> {
     let mut nodes = Vec::new();
     for asked in &edits.device_nodes {
@@ -56,7 +56,7 @@ pub(crate) fn nodes(edits: &Edits, user: (u32, u32)) -> Result<Vec<DeviceNode>, 
     Ok(nodes)
 }
 
-/// Changes `config.json` as a device wants it. Its nodes are in it already.
+/// Applies a device's changes to `config.json`, which already contains its nodes.
 pub(crate) fn apply(edits: &Edits, config: &mut Value) {
     if let Some(env) = config.pointer_mut("/process/env") {
         let mut merged: Vec<String> = serde_json::from_value(env.take()).unwrap_or_default();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_gets_what_the_device_wants() {
+    fn a_device_changes_the_configuration() {
         let edits = document::parse(
             r#"
 cdiVersion: 0.6.0

@@ -1,8 +1,8 @@
-//! The cgroup that all containers of an engine are in.
+//! The parent cgroup of all containers of an engine.
 
 use std::str::FromStr;
 
-/// Name of a cgroup right below the root of the hierarchy.
+/// Name of a cgroup directly below the root of the hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupParent(String);
 
@@ -23,7 +23,7 @@ impl Default for CgroupParent {
     }
 }
 
-/// The text is not the name of a cgroup.
+/// The text is not a valid name of a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a cgroup of letters, digits, - and _")]
 pub struct CgroupParentError(String);

@@ -1,4 +1,4 @@
-//! The check of a container's health that is under way.
+//! The running health check of a container.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use tokio::task::AbortHandle;
 
 use crate::machine::CheckNumber;
 
-/// How the health of one container is found out.
+/// The state of one container's health checks.
 #[derive(Default)]
 pub(crate) struct Checks {
     pub(crate) current: Option<Check>,
-    /// The OCI process object of the checks of the run with this first process. All are alike, and
-    /// are made often.
+    /// The OCI process object for the checks of the run with this first process. It is cached,
+    /// because all checks are alike and frequent.
     pub(crate) process: Option<(i32, Arc<Value>)>,
 }
 
-/// A check under way.
+/// A running check.
 pub(crate) struct Check {
     pub(crate) number: CheckNumber,
-    /// As an execution.
+    /// The check's execution, as clients see it.
     pub(crate) exec: String,
     pub(crate) task: AbortHandle,
 }
 
 impl Checks {
-    /// Takes a check out, if it is still the one under way.
+    /// Removes a check, if it is still the running one.
     pub(crate) fn take(&mut self, number: CheckNumber) -> Option<Check> {
         self.current.take_if(|check| check.number == number)
     }

@@ -1,19 +1,19 @@
-//! What a container's specification says about its networks.
+//! Questions about the networks in a container's specification.
 
 use keelson_model::spec::{ConnectionSpec, NetworkMode};
 
 use crate::types::Snapshot;
 
-/// The network of containers for which nothing else is said.
+/// The default network of containers.
 pub(crate) const DEFAULT: &str = "bridge";
 
-/// Whether a container has a network namespace of its own that is connected to networks.
+/// Whether a container has its own network namespace that is connected to networks.
 pub(crate) fn is_connected(snapshot: &Snapshot) -> bool {
     let namespaces = &snapshot.spec.namespaces;
     namespaces.network == NetworkMode::Bridge && namespaces.donors.network.is_none()
 }
 
-/// The networks that a container is connected to.
+/// The networks to which a container is connected.
 pub(crate) fn connections(snapshot: &Snapshot) -> Vec<ConnectionSpec> {
     match &snapshot.spec.connections {
         Some(connections) => connections.clone(),

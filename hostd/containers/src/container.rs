@@ -33,16 +33,16 @@ pub(crate) struct Container {
     pub(crate) run_directory: PathBuf,
     pub(crate) operation: tokio::sync::Mutex<()>,
     /// Readers of its output hold a receiver: a removed container's log is deleted only after they
-    /// have read it (or took too long).
+    /// have read it, or were too slow.
     pub(crate) readers: tokio::sync::watch::Sender<()>,
-    /// Attached clients hold a receiver until they have taken all output of the run: its end is
+    /// Attached clients hold a receiver until they have received all output of the run. Its end is
     /// reported after that.
     pub(crate) carriers: tokio::sync::watch::Sender<()>,
-    /// Held while its log is passed on to a server.
+    /// Held while its log is forwarded to a server.
     pub(crate) forwarding: tokio::sync::Mutex<()>,
-    /// For those who write to its files from outside.
+    /// Coordinates writers of its files from outside.
     pub(crate) gate: Arc<Gate>,
-    /// Whether it was found by this engine, which has not started it yet.
+    /// Whether an earlier engine has created it, and this one has not started it yet.
     not_started_since: AtomicBool,
     /// Notified when a start has reported.
     pub(crate) start_over: Notify,
@@ -53,7 +53,7 @@ pub(crate) struct Container {
 pub(crate) struct Live {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) machine: Machine,
-    /// Those who wait for an answer of the machine.
+    /// Callers that wait for an answer of the machine.
     requests: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     last_ticket: Ticket,
     waiters: Vec<(WaitCondition, oneshot::Sender<WaitResult>)>,
@@ -65,9 +65,9 @@ pub(crate) struct Live {
     pub(crate) volumes: Held,
     /// Keeps the image's layers mounted.
     pub(crate) layers: Option<RootfsLayers>,
-    /// Brings [`Event::Time`] when the machine wants it.
+    /// Sends [`Event::Time`] at the machine's deadline.
     pub(crate) timer: Option<Timer>,
-    /// How its health is found out.
+    /// Its health checks.
     pub(crate) checks: Checks,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct PendingAttach {
     pub(crate) connected: oneshot::Sender<UnixStream>,
 }
 
-/// A task that brings an event; it ends when this is dropped.
+/// A task that sends an event. It ends when this is dropped.
 pub(crate) struct Timer {
     /// In the machine's time.
     pub(crate) due: Duration,
@@ -90,9 +90,9 @@ pub(crate) struct Timer {
 
 /// How a container begins in memory.
 pub(crate) enum Beginning {
-    /// It was just made.
+    /// It was just created.
     New,
-    /// It was found; its shim was not asked yet.
+    /// An earlier engine has created it; its shim was not asked yet.
     Found(Found),
     /// Its document can't be read, for this reason.
     Unreadable(String),
@@ -141,7 +141,7 @@ impl Container {
         self.live().image = lease;
     }
 
-    /// The same for images that are mounted in it.
+    /// The leases on images that are mounted in it.
     pub(crate) fn hold_mounted(self: &Arc<Self>, leases: Vec<ImageLease>) {
         self.answer_for(&leases);
         self.live().volumes.images = leases;
@@ -176,12 +176,12 @@ impl Container {
         self.live().machine.is_gone()
     }
 
-    /// Whether a start is under way.
+    /// Whether it is being started.
     pub(crate) fn is_starting(&self) -> bool {
         self.live().machine.is_starting()
     }
 
-    /// Waits until it is not being started, and will not be by its policy.
+    /// Waits until it is not being started, and its policy will not start it.
     pub(crate) async fn decided(&self) {
         loop {
             let mut over = pin!(self.start_over.notified());
@@ -194,7 +194,8 @@ impl Container {
         }
     }
 
-    /// Whether it was found by this engine and has not been started since; after that it has.
+    /// Whether an earlier engine has created it and this one has not started it. Later calls return
+    /// false.
     pub(crate) fn take_first_start(&self) -> bool {
         self.not_started_since.swap(false, Ordering::AcqRel)
     }
@@ -204,7 +205,7 @@ impl Container {
     pub(crate) async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, EngineError> {
         loop {
             let mut over = pin!(self.start_over.notified());
-            // From here on it is told, however late it looks.
+            // A notification after this point is not missed.
             over.as_mut().enable();
             let guard = self.operation.lock().await;
             let (gone, starting) = {
@@ -222,7 +223,7 @@ impl Container {
         }
     }
 
-    /// Registers a wait; an error when its condition is met already.
+    /// Registers a wait; an error if its condition is met already.
     pub(crate) fn wait(
         &self,
         condition: WaitCondition,
@@ -238,7 +239,7 @@ impl Container {
             });
         }
         let (sender, receiver) = oneshot::channel();
-        // Clients that went away leave their half behind.
+        // Remove the senders of clients that went away.
         live.waiters.retain(|(_, waiter)| !waiter.is_closed());
         live.waiters.push((condition, sender));
         Ok(receiver)
@@ -264,7 +265,7 @@ impl Live {
         }
     }
 
-    /// Takes over the health that an earlier engine knew.
+    /// Takes over the health that an earlier engine has stored.
     pub(crate) fn restore_health(&mut self, health: Option<Health>) {
         self.machine.restore_health(health);
         self.show_health();
@@ -277,7 +278,7 @@ impl Live {
         self.machine.set_rules(rules(snapshot));
     }
 
-    /// A place for the answer to a request.
+    /// Registers a request, and returns a receiver for its answer.
     pub(crate) fn register(&mut self) -> (Ticket, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
         self.last_ticket = Ticket(self.last_ticket.0 + 1);
@@ -320,7 +321,7 @@ impl Live {
         }
     }
 
-    /// Takes the timer out when it is the task that asks; false when another event was quicker.
+    /// Removes the timer if the calling task is it; false if another event was quicker.
     pub(crate) fn timer_fired(&mut self) -> bool {
         let own = tokio::task::try_id();
         let id = |timer: &mut Timer| timer.task.as_ref().map(AbortHandle::id);
@@ -351,7 +352,7 @@ impl Drop for Timer {
     }
 }
 
-/// What a container's specification says about its life.
+/// The part of a container's specification about its life.
 fn rules(snapshot: &Snapshot) -> Rules {
     let spec = &snapshot.spec;
     let signal = spec.stop.signal.and_then(|number| number.try_into().ok());

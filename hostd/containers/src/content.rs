@@ -13,11 +13,11 @@ use crate::machine::{Ask, Freezer};
 use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
 use crate::{Engine, EngineError};
 
-/// Pieces of an archive that wait for a slow client.
+/// How many pieces of an archive wait for a slow client.
 const EXPORT_DEPTH: usize = 2;
 
 impl Engine {
-    /// What differs between a container's root file system and its image.
+    /// The differences between a container's root file system and its image.
     ///
     /// # Errors
     /// No such container, or one that is being removed.
@@ -48,8 +48,8 @@ impl Engine {
         let layer = blocking(move || work.writable(&of)).await?;
         inner.emit(&container, "export", &[]);
         let (sender, pieces) = mpsc::channel(EXPORT_DEPTH);
-        // A thread of its own: a slow client decides how long it lives, and the others are for
-        // starts.
+        // A separate thread, because a slow client decides how long it runs, and the shared threads
+        // are for starts.
         let work = move || {
             let _held = held;
             let mut send = |piece| sender.blocking_send(Ok(piece)).is_ok();
@@ -77,7 +77,7 @@ impl Engine {
         blocking(move || inner.measure(&container)).await
     }
 
-    /// Makes an image of a container.
+    /// Creates an image from a container.
     ///
     /// # Errors
     /// No such container, one that is being removed, or a bad reference or change.
@@ -173,8 +173,8 @@ impl Inner {
                 }
             }
         }
-        // A container that was removed meanwhile has no files: that is the reason, whatever file
-        // was missed first.
+        // If the container was removed meanwhile, that is the reason, whatever file was missing
+        // first.
         let made = match result {
             Err(_) if container.is_gone() => {
                 return Err(EngineError::NoSuchContainer(container.id.clone()));
@@ -190,7 +190,7 @@ impl Inner {
         Ok(made.id)
     }
 
-    /// Freezes a container that runs; false when there is nothing to freeze.
+    /// Freezes a running container; false if there is nothing to freeze.
     async fn pause_for_reading(
         self: &Arc<Self>,
         container: &Arc<Container>,

@@ -12,15 +12,15 @@ use rustix::io::Errno;
 /// Why a file of a container was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// There is nothing at the path.
+    /// The path does not exist.
     #[error("Could not find the file {path} in container {container}")]
     NotFound {
-        /// As the client wrote it.
+        /// The path, as the client wrote it.
         path: String,
-        /// The container as the client named it.
+        /// The client's name for the container.
         container: String,
     },
-    /// Only into a directory an archive can be extracted.
+    /// An archive can only be extracted into a directory.
     #[error("extraction point is not a directory")]
     NotDirectory,
     /// The container's root can't be written to.
@@ -29,7 +29,7 @@ pub enum CopyError {
     /// A mount of the container can't be written to.
     #[error("mounted volume is marked read-only")]
     ReadOnlyMount,
-    /// The kernel shows itself there.
+    /// The path is in a file system of the kernel, such as procfs.
     #[error("{0} is on a file system of the kernel, which keeps no files")]
     OfKernel(String),
     /// The client forbids it.
@@ -56,7 +56,7 @@ pub enum CopyError {
     NoSuchUser {
         /// The entry.
         name: String,
-        /// Who it is.
+        /// The user or group.
         id: u32,
     },
     /// The archive is malformed.

@@ -19,16 +19,16 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// Directories in each other; each takes descriptors while it is copied.
+/// Most levels of directories; each needs descriptors while it is copied.
 const DEEPEST: usize = 256;
 /// Longest list of names, or value, of attributes; the kernel's own limit.
 const ATTRIBUTES: usize = 64 << 10;
-/// Bytes of the names of copies that may get more names. If a file's first copy is not remembered
-/// any more, the file is copied again.
+/// How many bytes of names of files with several names are remembered. If a file's first copy is
+/// not remembered any more, the file is copied again.
 const MAX_LINKED: usize = 16 << 20;
 
-/// Copies what the merged directory `from` (topmost layer first) shows to the directory `to`, where it
-/// belongs to `owners` of the container.
+/// Copies the content of the merged directory `from` (topmost layer first) to the directory `to`.
+/// `owners` translates owners to the container's.
 pub(crate) fn copy_up(from: &[OwnedFd], to: &Path, owners: Owners) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(CWD, to, flags, Mode::empty())?;
@@ -53,7 +53,7 @@ pub(crate) fn copy_up(from: &[OwnedFd], to: &Path, owners: Owners) -> io::Result
 
 struct Copy<'a> {
     top: &'a OwnedFd,
-    /// The names from there to the directory that is copied.
+    /// The names from there to the current directory.
     way: Vec<CString>,
     /// The path below `top` of the first copy of a file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -177,7 +177,7 @@ impl Copy<'_> {
     }
 }
 
-/// Fails for somebody who does not exist in the container.
+/// Fails for a user or group that does not exist in the container.
 fn ids(stat: &Stat, owners: Owners) -> Result<(Option<Uid>, Option<Gid>), Errno> {
     let outside = |id| owners.outside(id).ok_or(Errno::OVERFLOW);
     Ok((
@@ -218,11 +218,11 @@ fn times(stat: &Stat, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
     )?)
 }
 
-/// Gives a file or directory what its original has beside content.
+/// Copies the attributes of a file or directory.
 fn finish(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, owners: Owners) -> io::Result<()> {
     let (user, group) = ids(stat, owners)?;
     rustix::fs::fchown(to, user, group)?;
-    // After the owner: a change of it clears bits, and capabilities, too.
+    // After the owner, because a change of the owner clears mode bits and file capabilities.
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     attributes(from, to, owners)?;
     Ok(rustix::fs::futimens(to, &stamps(stat))?)
@@ -256,7 +256,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owners: Owners) -> io::R
             continue;
         };
         match rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty()) {
-            // The volume's file system has none.
+            // The volume's file system does not support them.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! Making and renaming containers.
+//! Creates and renames containers.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -27,11 +27,10 @@ const NAME_ATTEMPTS: u32 = 64;
 pub(crate) const LOG: &str = "log/container.log";
 
 impl Engine {
-    /// Makes a container; without a name it gets one of two words.
+    /// Creates a container. Without a name it gets one of two words.
     ///
-    /// # Errors
-    /// A name that is taken or not allowed, a specification that contradicts itself, or one that
-    /// this host can't fulfil.
+    /// # Errors The name is taken or invalid, or the specification contradicts itself or can't be
+    /// fulfilled on this host.
     pub async fn create(
         &self,
         scope: Scope,
@@ -44,8 +43,7 @@ impl Engine {
 
     /// Gives a container another name.
     ///
-    /// # Errors
-    /// No such container, a name that is taken or not allowed.
+    /// # Errors The container does not exist, or the name is taken or invalid.
     pub async fn rename(&self, scope: Scope, name: &str, new: &str) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;
@@ -117,7 +115,7 @@ impl Inner {
         }
     }
 
-    /// Holds the image that a new container is to be made from.
+    /// Holds the image for a new container.
     fn lease(&self, id: &str, root: &RootSpec) -> Result<Option<ImageLease>, EngineError> {
         match root {
             RootSpec::Image { id: image, .. } => {
@@ -221,7 +219,7 @@ impl Inner {
         Ok(Container::new(snapshot, Beginning::Found(found)))
     }
 
-    /// The specification of a container that was kept in a client's words.
+    /// Makes the specification of a container that was stored in a client's words.
     pub(crate) fn read_old(
         &self,
         document: &ContainerDocument,
@@ -237,7 +235,7 @@ impl Inner {
         })
     }
 
-    /// A container at the moment in which it is made or found.
+    /// The parts of a container that is created or adopted.
     pub(crate) fn snapshot(
         &self,
         (id, name, scope, created): (&str, &str, Scope, Timestamp),
@@ -304,7 +302,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), EngineError> {
         .map_err(EngineError::io("chmod", path))
 }
 
-/// Sources of bind mounts that are not made when they are missing must be there.
+/// Sources of bind mounts must exist, unless they are created when missing.
 pub(crate) fn check_binds(mounts: &[MountSpec]) -> Result<(), EngineError> {
     for mount in mounts {
         if let MountKind::Bind(bind) = &mount.kind

@@ -78,7 +78,7 @@ const ALL_ACCESS: DeviceAccess = DeviceAccess {
     make_node: true,
 };
 
-/// Letters of `rwm`, as the OCI specification has them.
+/// Letters of `rwm`, as in the OCI specification.
 fn letters(access: DeviceAccess) -> String {
     [
         ('r', access.read),
@@ -90,7 +90,7 @@ fn letters(access: DeviceAccess) -> String {
     .collect()
 }
 
-/// Looks at a node, or at all nodes below a directory.
+/// Examines a node, or all nodes below a directory.
 pub(crate) fn resolve(device: &DeviceSpec) -> Result<Vec<DeviceNode>, EngineError> {
     let (host, inside, access) = (&device.source, &device.target, device.access);
     let metadata = fs::metadata(host).map_err(|error| {

@@ -1,11 +1,10 @@
 //! The documents of a container on disk.
 //!
-//! `container.json` says what the container is; it changes only when it is made, renamed or
-//! updated. Only its member `spec` matters. Older engines find what they know in the members beside
-//! it, which say the same in a client's words, and they keep `spec`; so no migration is needed
-//! after a rollback. A document without `spec` was written by such an engine. `state.json` has the
-//! container's state. It is written on every start and exit, and may be lost in a power cut,
-//! because no container runs after that anyway.
+//! `container.json` describes the container; it changes only when the container is created, renamed
+//! or updated. Only its member `spec` matters. Older engines read the other members, which say the
+//! same in a client's words; so no migration is needed after a rollback. A document without `spec`
+//! was written by such an engine. `state.json` has the container's state. It is written on every
+//! start and exit, and may be lost in a power cut, because no container runs after that anyway.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +25,7 @@ pub(crate) const CONTAINER: &str = "container.json";
 /// Name of the document with its state.
 pub(crate) const STATE: &str = "state.json";
 
-/// Name of the link that says the same of a container as its document does, in short.
+/// Name of the link with a summary of the document.
 const IDENTITY: &str = "identity";
 
 /// `container.json`.
@@ -54,7 +53,7 @@ pub(crate) struct ContainerDocument {
 }
 
 impl ContainerDocument {
-    /// The document of a container as it is in memory.
+    /// Makes the document of a container.
     pub(crate) fn of(snapshot: &Snapshot) -> Result<Self, EngineError> {
         let spec = &snapshot.spec;
         let member = |of: fn(&Shown) -> &str| match &snapshot.shown {
@@ -111,9 +110,9 @@ impl ContainerDocument {
 
 impl Document for ContainerDocument {
     /// Version 2 has members that an engine of version 1 would ignore, so that it would run a
-    /// different container: volumes, logs that go elsewhere than to files, namespaces of others,
-    /// rules for devices, described devices, an init, health checks, another runtime, limits of
-    /// block devices, another cgroup, and images that are mounted.
+    /// different container: volumes, logs that are sent to a server or dropped, namespaces of other
+    /// containers, device rules, vendors' devices, an init, health checks, another runtime, limits
+    /// of block devices, another cgroup, and mounted images.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;
 
@@ -165,13 +164,13 @@ impl Identity {
         };
         let text = format!("{} {image} {}", document.scope.as_str(), document.name);
         let (temporary, path) = (directory.join(".new-identity"), directory.join(IDENTITY));
-        // Left by an engine that was killed right here.
+        // Left by an engine that was killed at this point.
         let _ = fs::remove_file(&temporary);
         symlink(text, &temporary).map_err(EngineError::io("symlink", &temporary))?;
         fs::rename(&temporary, &path).map_err(EngineError::io("rename", &temporary))
     }
 
-    /// Reads it; `None` when there is none, or nothing that this release understands.
+    /// Reads it; `None` if there is none, or this release can't read it.
     pub(crate) fn read(directory: &Path) -> Option<Self> {
         let target = fs::read_link(directory.join(IDENTITY)).ok()?;
         let mut words = target.to_str()?.splitn(3, ' ');
@@ -201,13 +200,13 @@ pub(crate) struct StateDocument {
 }
 
 impl StateDocument {
-    /// The document of a state that is written in this boot.
+    /// Makes the document of a state, marked with the current boot.
     pub(crate) fn new(boot: String, mut state: State) -> Self {
         let rest = std::mem::take(&mut state.document_rest);
         Self { boot, state, rest }
     }
 
-    /// The boot in which it was written, and the state, which keeps unknown members.
+    /// Returns the boot in which it was written, and the state with unknown members.
     pub(crate) fn into_parts(self) -> (String, State) {
         let mut state = self.state;
         state.document_rest = self.rest;
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_engine_would_pass_over_is_too_new_for_it() {
+    fn documents_that_older_engines_would_misunderstand_are_too_new_for_them() {
         let path = Path::new(CONTAINER);
         let document: ContainerDocument = parse(path, GOLDEN[1].1.as_bytes()).unwrap();
         let spec = document.spec.clone().unwrap();

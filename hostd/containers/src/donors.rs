@@ -1,5 +1,5 @@
-//! Namespaces of other containers that a run joins. Each is held by a descriptor from before it is
-//! known to be the right one until the container is made, so that no other process can take the
+//! Namespaces of other containers that a run joins. Each is held by a descriptor, which is opened
+//! before it is checked and kept until the container is created. So no other process can take the
 //! place of the donor's.
 
 use std::fs::{self, File};
@@ -22,15 +22,15 @@ use crate::volumes::places;
 /// How long a start waits for a container whose namespaces it joins.
 const DONOR_TIME: Duration = Duration::from_secs(10);
 
-/// Containers that join each other's network in a row.
+/// Longest chain of containers that join each other's network.
 const LONGEST_ROW: usize = 32;
 
-/// A namespace that is held open.
+/// An open namespace.
 #[derive(Debug)]
 pub(crate) struct Joined {
     /// Keeps the namespace, and the path below valid.
     held: File,
-    /// By which every process of the host can open it.
+    /// A path by which every process of the host can open it.
     path: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Joined {
         &self.path
     }
 
-    /// Whether the other one is this namespace.
+    /// Whether the other one is the same namespace.
     fn is_same(&self, other: &Self) -> Result<bool, EngineError> {
         let number = |joined: &Self| {
             let status = joined.held.metadata();
@@ -55,14 +55,14 @@ impl Joined {
 #[derive(Debug, Default)]
 pub(crate) struct JoinedAll {
     pub(crate) network: Option<Joined>,
-    /// The container whose names are those of the network: the one that joins no other.
+    /// The container that owns the network, and so its names: the one that joins no other.
     pub(crate) names: Option<Arc<Snapshot>>,
     pub(crate) pid: Option<Joined>,
     pub(crate) ipc: Option<Joined>,
-    /// The user namespace that owns these, when the container is to have users of its own: only whoever
-    /// is in it may set up a container in them.
+    /// The user namespace that owns these, if the container has one: only its members may set up a
+    /// container in them.
     pub(crate) users: Option<Joined>,
-    /// The memory that goes with the IPC namespace, on the host.
+    /// The shared memory of the IPC namespace, on the host.
     pub(crate) shared_memory: Option<PathBuf>,
 }
 
@@ -78,7 +78,7 @@ impl Inner {
         if *donors == Donors::default() {
             return Ok(all);
         }
-        // Until then it is not known of all containers that they exist, and whether they run.
+        // Before that, the engine does not know all containers and their states.
         let mut settled = self.settled.subscribe();
         let _ = tokio::time::timeout(DONOR_TIME, settled.wait_for(|settled| *settled)).await;
         if let Some(name) = &donors.network {
@@ -130,7 +130,7 @@ impl Inner {
         Ok(joined)
     }
 
-    /// The container whose namespace a donor has, which may have joined it itself.
+    /// The container that owns a donor's namespace, which the donor may itself have joined.
     fn owner(
         &self,
         joining: &Snapshot,
@@ -150,7 +150,7 @@ impl Inner {
         )))
     }
 
-    /// The IPC namespace of a container that shares it, and the memory that goes with it.
+    /// The IPC namespace of a container that shares it, and its shared memory.
     async fn join_ipc(
         &self,
         joining: &Snapshot,
@@ -186,15 +186,15 @@ impl Inner {
             )));
         }
         let memory = places(&owner).shared_memory();
-        // One that an engine has started which shared nothing has none.
+        // A container started by an engine without sharing has none.
         match memory.is_dir() {
             true => Ok((joined, memory)),
             false => Err(unshared()),
         }
     }
 
-    /// A donor when it runs, or will not run soon. One that is being started, or will be by its policy,
-    /// is waited for: after a reboot all are started at once.
+    /// Waits for a donor that is being started, or that its policy will start, because after a
+    /// reboot all are started at once. Returns it when it runs or will not run soon.
     async fn donor(&self, container: &Container, joining: &Snapshot) -> Arc<Snapshot> {
         if container.id == joining.id {
             return container.snapshot();
@@ -236,7 +236,7 @@ impl Inner {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_running()),
             Err(error) => return Err(EngineError::io("open", &of_process)(error)),
         };
-        // Only its shim reaps it: as long as that reports the process, the number is still its.
+        // Only its shim reaps the process. As long as the shim reports it, the process id is valid.
         match container.shim().request(&Request::State).await {
             Ok(Response::State {
                 pid: reported,

@@ -1,4 +1,4 @@
-//! The engine: what all operations share, and the calls that only look.
+//! The engine: what all operations share, and the read-only calls.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,7 +34,7 @@ use crate::types::{
     CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
 
-/// What [`Engine::wait`] gives: ready when the condition is met.
+/// The result of [`Engine::wait`]: ready when the condition is met.
 pub type WaitFuture = Pin<Box<dyn Future<Output = WaitResult> + Send>>;
 
 /// Events that a slow subscriber may lag behind before it loses some.
@@ -42,8 +42,8 @@ const EVENT_BACKLOG: usize = 1024;
 
 /// The container engine. Clones share it.
 ///
-/// Every call that changes something runs to its end even when its caller goes away: the work is
-/// done in a task of its own.
+/// Every call that changes something completes even if its caller stops waiting: the work is done
+/// in a separate task.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
@@ -77,9 +77,9 @@ pub(crate) struct Inner {
     /// Whether a prune runs.
     pub(crate) pruning: AtomicBool,
     pub(crate) stats_clock: Clock,
-    /// Whether it is known of all containers of an earlier engine what they are now.
+    /// Whether the states of all containers of an earlier engine are known.
     pub(crate) settled: watch::Sender<bool>,
-    /// From when on the machines of containers count time.
+    /// The zero of time for the containers' machines.
     pub(crate) opened: tokio::time::Instant,
 }
 
@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Does work that must not be left half-done when the caller goes away.
+    /// Does work that must not be left half-done if the caller stops waiting.
     pub(crate) async fn whole<T: Send + 'static>(
         work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
     ) -> Result<T, EngineError> {
@@ -155,8 +155,8 @@ impl Engine {
         self.inner.events.subscribe()
     }
 
-    /// Events of both scopes since the engine was opened, among them those of what ended while
-    /// there was none. Only the first to ask gets the past.
+    /// Events of both scopes since the engine was opened, including the ends of containers while no
+    /// engine ran. Only the first caller gets past events.
     pub fn subscribe_from_opening(&self) -> broadcast::Receiver<ContainerEvent> {
         let mut first = self.inner.first_events.lock();
         let first = first.as_mut().ok().and_then(|first| first.take());
@@ -183,7 +183,7 @@ impl Engine {
         &self.inner.root
     }
 
-    /// Registers a wait before it returns; the future gives the result.
+    /// Registers a wait before it returns. The future has the result.
     ///
     /// # Errors
     /// When there is no such container.
@@ -214,7 +214,7 @@ impl Inner {
         }
     }
 
-    /// Looks at the containers of a scope.
+    /// Reads a scope's registry.
     pub(crate) fn with<T>(
         &self,
         scope: Scope,
@@ -256,7 +256,7 @@ impl Inner {
         parent.join(id).to_string_lossy().into_owned()
     }
 
-    /// Announces that something happened to a container.
+    /// Sends an event of a container.
     pub(crate) fn emit(
         &self,
         container: &Container,
@@ -282,7 +282,7 @@ impl Inner {
         );
     }
 
-    /// Announces that a prune is over.
+    /// Sends the event of a prune.
     pub(crate) fn emit_prune(&self, scope: Scope, reclaimed: u64) {
         let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
         self.send(scope, "prune".to_owned(), String::new(), attributes);
@@ -290,7 +290,7 @@ impl Inner {
 
     fn send(&self, scope: Scope, action: String, id: String, attributes: BTreeMap<String, String>) {
         let time = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-        // Without subscribers there is nobody to tell.
+        // There may be no subscribers.
         let _ = self.events.send(ContainerEvent {
             scope,
             action,
@@ -300,8 +300,8 @@ impl Inner {
         });
     }
 
-    /// Writes the state where the next engine finds it. It is flushed to the disk a moment later:
-    /// a start or an exit must not wait for that. False: it could not be written.
+    /// Writes the state for the next engine. It is synchronised a moment later, so that a start or
+    /// an exit does not wait for the disk. Returns false if it could not be written.
     pub(crate) fn persist(&self, container: &Container) -> bool {
         let (snapshot, state) = {
             let live = container.live();
@@ -334,8 +334,8 @@ impl Inner {
     }
 }
 
-/// Does work on files in the middle of asynchronous code. Where the disk stalls it stands still, and
-/// the tasks of its thread go on elsewhere.
+/// Does work on files in asynchronous code. If the disk stalls, only this task waits; other tasks
+/// of the thread move elsewhere.
 pub(crate) fn off_workers<T>(work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
     match flavor {
@@ -345,12 +345,12 @@ pub(crate) fn off_workers<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// What Docker calls a container in error messages that concern its state.
+/// Docker's name for a container in error messages about its state.
 pub(crate) fn not_running(container: &Container) -> EngineError {
     EngineError::Conflict(format!("container {} is not running", container.id))
 }
 
-/// What is shown although it can't be read is not changed.
+/// Refuses to change a container that can't be read.
 pub(crate) fn require_readable(container: &Container) -> Result<(), EngineError> {
     match container.snapshot().state.status == Status::Dead {
         true => Err(EngineError::Conflict(format!(

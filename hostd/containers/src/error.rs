@@ -20,10 +20,10 @@ use crate::refused::Refused;
 /// An error of the container engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Neither a name nor an identifier nor the beginning of one.
+    /// No container has this name or identifier.
     #[error("No such container: {0}")]
     NoSuchContainer(String),
-    /// The beginning of more than one identifier.
+    /// More than one identifier begins with it.
     #[error("multiple IDs found with provided prefix: {0}")]
     AmbiguousId(String),
     /// The name is taken.
@@ -33,7 +33,7 @@ pub enum EngineError {
     NameInUse {
         /// Without the leading slash.
         name: String,
-        /// Of the container that has it.
+        /// The identifier of the container that has the name.
         id: String,
     },
     /// The container's state forbids the operation.
@@ -45,7 +45,7 @@ pub enum EngineError {
     /// Keelson does not have this yet.
     #[error("{0}")]
     NotImplemented(String),
-    /// The container's life forbids it.
+    /// The container's state forbids the request.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Several callers waited for the operation that failed.
@@ -59,10 +59,10 @@ pub enum EngineError {
     Start {
         /// What failed and on which object.
         message: String,
-        /// What that means for the exit code.
+        /// The kind of failure, which determines the exit code.
         reason: FailReason,
     },
-    /// There is no such exec, or not any more.
+    /// There is no such execution.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
     /// An additional process could not be started.
@@ -72,10 +72,10 @@ pub enum EngineError {
     Exec {
         /// What failed and on which object.
         message: String,
-        /// What that means for the exit code.
+        /// The kind of failure, which determines the exit code.
         reason: FailReason,
     },
-    /// A container's shim does not answer or answers nonsense.
+    /// A container's shim does not answer, or its answer is invalid.
     #[error("container {id}: {operation}: {reason}")]
     Shim {
         /// The container.
@@ -113,21 +113,21 @@ pub enum EngineError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// Work of this program died.
+    /// A task of this program panicked.
     #[error(transparent)]
     Died(#[from] TaskDied),
-    /// A document of another container.
+    /// The document belongs to another container.
     #[error("{} belongs to container {id}", path.display())]
     ForeignDocument {
         /// The document.
         path: PathBuf,
-        /// Whose it says that it is.
+        /// The container that it names.
         id: String,
     },
-    /// A document that must be there.
+    /// A required document is missing.
     #[error("{} is missing", .0.display())]
     MissingDocument(PathBuf),
-    /// A document of another execution.
+    /// A document belongs to another execution.
     #[error("{}: it belongs to execution {exec}", path.display())]
     ForeignExec {
         /// The document.
@@ -135,7 +135,7 @@ pub enum EngineError {
         /// The execution that it names.
         exec: String,
     },
-    /// A document that is longer than hostd writes any.
+    /// A document is longer than any that hostd writes.
     #[error("{}: {length} bytes are too many", path.display())]
     LargeDocument {
         /// The document.
@@ -179,10 +179,10 @@ pub enum EngineError {
         /// The volume.
         volume: String,
     },
-    /// The system makes no further thread.
+    /// No thread could be started.
     #[error("no thread for an export: {0}")]
     NoThread(#[source] io::Error),
-    /// The shim gave an answer that does not belong to the request.
+    /// The shim's answer does not belong to the request.
     #[error("exec: unexpected answer of the shim: {0:?}")]
     UnexpectedAnswer(Box<Response>),
     /// An inconsistency of our own.
@@ -208,7 +208,7 @@ impl EngineError {
         move |source| Self::Json { path, source }
     }
 
-    /// The error of a container whose specification has this identifier of an image.
+    /// The error for a wrong identifier of an image in a container's specification.
     pub(crate) fn image_id(id: &str, image: &str) -> impl FnOnce(DigestError) -> Self {
         Self::image_id_of(move || format!("container {id}"), image)
     }

@@ -24,7 +24,7 @@ use crate::executions::{Exec, ExecRequest, ExecSnapshot, ExecState};
 use crate::types::{Attached, Scope, Status};
 use crate::{Engine, EngineError, names};
 
-/// How long a resize waits for a start that is under way.
+/// How long a resize waits for a running start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
@@ -41,8 +41,8 @@ impl Engine {
         let container = self.inner.resolve(scope, name)?;
         require_active(&container)?;
         request.check()?;
-        // Refused now, as Docker does it. It is found out again at the start, since the container's
-        // files may change.
+        // Refuse an unknown user now, as Docker does. It is resolved again at the start, since the
+        // container's files may change.
         if !request.user.is_empty() {
             off_workers(|| self.inner.exec_user(&request.user, &container))?;
         }
@@ -80,7 +80,7 @@ impl Engine {
         })
     }
 
-    /// Identifiers of those of a container that have not ended.
+    /// Identifiers of a container's executions that have not ended.
     pub fn exec_ids(&self, container: &str) -> Vec<String> {
         let own = self.inner.executions.of(container).into_iter();
         let mut ids: Vec<String> = own
@@ -91,7 +91,7 @@ impl Engine {
         ids
     }
 
-    /// Whether one can be started now.
+    /// Whether an execution can be started now.
     ///
     /// # Errors
     /// As [`Engine::exec_start`], before anything is done.
@@ -102,8 +102,8 @@ impl Engine {
         self.exec_inspect(scope, id)
     }
 
-    /// Starts one; with `detach` its streams lead nowhere. Returns when its command was executed.
-    /// The output ends only after the exit code is known.
+    /// Starts an execution; with `detach` its streams lead nowhere. Returns when its command was
+    /// executed. The output ends only after the exit code is known.
     ///
     /// # Errors
     /// [`EngineError::Exec`] when its command cannot be executed, and others.
@@ -132,7 +132,7 @@ impl Engine {
         .await
     }
 
-    /// Sets the size of one's terminal, in characters. Waits for a start that is under way.
+    /// Sets the size of an execution's terminal, in characters. Waits for a running start.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] when nobody has started it, [`EngineError::Conflict`] when it does
@@ -177,7 +177,7 @@ impl Engine {
         container.shim().command("resize", &request).await
     }
 
-    /// A client left one with the key sequence.
+    /// Records that a client has detached by the key sequence.
     pub fn exec_detached(&self, scope: Scope, id: &str) {
         if let Ok((exec, container)) = self.inner.find_exec(scope, id) {
             self.inner
@@ -186,7 +186,7 @@ impl Engine {
     }
 }
 
-/// Checks that a process may be made in the container, with Docker's error texts.
+/// Checks that a process may be started in the container, with Docker's error texts.
 fn require_active(container: &Container) -> Result<(), EngineError> {
     match container.snapshot().state.status {
         Status::Running => Ok(()),

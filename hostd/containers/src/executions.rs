@@ -4,11 +4,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`request`] | a client's request, and its checks |
-//! | [`lifecycle`] | the life of one, as a pure function |
+//! | [`lifecycle`] | the life of an execution, as a pure function |
 //! | [`table`] | all of them, bounded in number and bytes |
 //! | [`record`] | the files for a later engine |
 //!
-//! The life of an execution; an empty field: nothing changes, the event came twice or too late.
+//! The life of an execution; an empty field means that nothing changes: the event came twice or too
+//! late.
 //!
 //! | event | created | starting | running | ended |
 //! |---|---|---|---|---|
@@ -20,9 +21,9 @@
 //!
 //! The process belongs to the container's shim, which makes it only when it is started. A client's
 //! request is written to a file before the shim gets it. So an engine that is killed at any moment
-//! leaves either an execution that was not started, or one that the shim can be asked about. A
-//! start that had not reached the shim ends with exit code 128. Ended executions are known for five
-//! minutes, as long as the container exists. No file outlives the container's run
+//! leaves either an execution that was not started, or one that the shim knows. A start that had
+//! not reached the shim ends with exit code 128. Ended executions are known for five minutes, as
+//! long as the container exists. No file outlives the container's run
 //! (docs/decisions/0023-executions-survive.md).
 
 pub(crate) mod lifecycle;
@@ -36,7 +37,7 @@ pub use lifecycle::ExecState;
 pub use request::ExecRequest;
 pub(crate) use table::{Exec, Executions};
 
-/// One at a moment.
+/// An execution at one moment.
 #[derive(Debug, Clone)]
 pub struct ExecSnapshot {
     /// 64 hexadecimal digits.
@@ -45,6 +46,6 @@ pub struct ExecSnapshot {
     pub container: String,
     /// The request.
     pub request: Arc<ExecRequest>,
-    /// How far it is.
+    /// Its progress.
     pub state: ExecState,
 }

@@ -1,4 +1,5 @@
-//! The host name of a container, and /etc/hosts and /etc/resolv.conf of one that is connected to nothing.
+//! Writes a container's /etc/hostname, and /etc/hosts and /etc/resolv.conf of a container without
+//! networks.
 
 use std::net::IpAddr;
 
@@ -43,7 +44,7 @@ pub(crate) fn hosts(
     text
 }
 
-/// /etc/resolv.conf: the host's, with what was asked for instead.
+/// /etc/resolv.conf: that of the host, with the container's own values.
 pub(crate) fn resolv_conf(wishes: &Wishes, resolv_of_host: &str) -> String {
     let Wishes {
         servers,
@@ -68,7 +69,7 @@ pub(crate) fn resolv_conf(wishes: &Wishes, resolv_of_host: &str) -> String {
     for server in servers {
         text.push_str(&format!("nameserver {server}\n"));
     }
-    // A single dot asks for no search domain at all.
+    // A single dot means no search domain.
     if !search.is_empty() && search.as_slice() != ["."] {
         text.push_str(&format!("search {}\n", search.join(" ")));
     }

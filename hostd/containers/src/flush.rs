@@ -1,4 +1,4 @@
-//! Flushing files to the disk a moment after they were written, in one place and in batches.
+//! Synchronises files a moment after they were written, in one place and in batches.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 /// How long files are collected. A power cut loses no more than this.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Files to flush, each with the work to do then.
+/// Files to synchronise, each with the work to do afterwards.
 type Files = BTreeMap<PathBuf, Option<Box<dyn FnOnce() + Send>>>;
 
 /// Flushes files in the background.
@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     files: Files,
-    /// They are answered after what waits was flushed.
+    /// They are answered once all waiting files are synchronised.
     askers: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
@@ -53,7 +53,7 @@ impl Shared {
                 tracing::error!(%error, "flush failed");
             }
             for asker in askers {
-                // The asker may be gone.
+                // The caller may be gone.
                 let _ = asker.send(());
             }
             if closed {
@@ -72,7 +72,7 @@ impl Flusher {
         Self(shared)
     }
 
-    /// Flushes a file and its name soon.
+    /// Synchronises a file and its name soon.
     pub(crate) fn later(&self, path: PathBuf) {
         self.0.lock().files.entry(path).or_default();
         self.0.changed.notify_one();

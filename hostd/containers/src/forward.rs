@@ -1,4 +1,4 @@
-//! Passing a container's log on to a syslog server.
+//! Forwards a container's log to a syslog server.
 //!
 //! The lines are read from the engine's own files. These are the buffer, limited by their rotation,
 //! and the container never waits for a server. The position is stored in the container's directory,
@@ -30,19 +30,19 @@ use crate::types::{Snapshot, WaitCondition};
 
 /// Name of the file in a container's directory with the position up to which its log was sent.
 const POSITION: &str = "forwarded.json";
-/// Bytes of the log that are passed on at once.
+/// How many bytes of the log are forwarded at once.
 const BATCH: usize = 64 << 10;
-/// A longer line is passed on in pieces.
+/// A longer line is forwarded in pieces.
 const LONGEST: usize = 16 << 10;
-/// Pause before a server is tried again; it doubles.
+/// Pause before a server is tried again. It doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a server is tried after the end of a run.
 const LINGER: Duration = Duration::from_secs(10);
-/// How often it is written down how far the log was passed on.
+/// How often the position in the log is stored.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Fails when the container's log goes to a server that can't be reached.
+/// Fails if the container's log goes to a server that can't be reached.
 pub(crate) async fn check_server(container: &Container) -> Result<(), EngineError> {
     let snapshot = container.snapshot();
     let LogSpec::Syslog { server, .. } = &snapshot.spec.log else {
@@ -57,7 +57,7 @@ pub(crate) async fn check_server(container: &Container) -> Result<(), EngineErro
     }
 }
 
-/// Passes a run's log on, from the background, until its end.
+/// Forwards a run's log in the background, until its end.
 pub(crate) fn start(container: &Arc<Container>, era: Era) {
     let snapshot = container.snapshot();
     let LogSpec::Syslog { server, .. } = &snapshot.spec.log else {
@@ -66,7 +66,7 @@ pub(crate) fn start(container: &Arc<Container>, era: Era) {
     let server = server.clone();
     let container = Arc::clone(container);
     tokio::spawn(async move {
-        // An earlier run's end may still be under way.
+        // The end of an earlier run may still be in progress.
         let _only = container.forwarding.lock().await;
         // Keeps the log of a container that is removed meanwhile.
         let _held = container.readers.subscribe();
@@ -86,7 +86,7 @@ async fn pass_on(
         return Ok(());
     };
     let directory = snapshot.log_path.parent().unwrap_or(Path::new("/"));
-    // Before the first read: what happens after it wakes this task.
+    // Watch before the first read: later changes wake this task.
     let watch = Watch::new(directory)?;
     let ended = container.wait(WaitCondition::NotRunning).ok();
     let mut over = ended.is_none();
@@ -138,7 +138,7 @@ async fn pass_on(
     }
 }
 
-/// A server that may come and go.
+/// A server that may be unreachable at times.
 struct Server {
     address: SyslogServer,
     connection: Option<Connection>,
@@ -191,14 +191,14 @@ impl Server {
     }
 }
 
-/// The log, and how far it was passed on.
+/// The log, and how far it was forwarded.
 struct Source {
     reader: Reader,
     kept: PathBuf,
-    /// Lines that are not whole yet, by stream.
+    /// Incomplete lines, by stream.
     open: [Line; 2],
     caught_up: bool,
-    /// Where the lines end that were sent; `None` when some line is cut there.
+    /// Where the sent lines end; `None` if a line is cut there.
     position: Option<Position>,
     written: Option<Position>,
     saved: Instant,
@@ -207,7 +207,7 @@ struct Source {
     rest: Rest,
 }
 
-/// `forwarded.json`: how far a log was passed on.
+/// `forwarded.json`: how far a log was forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Forwarded {
     /// [`Position::generation`].
@@ -232,7 +232,7 @@ struct Line {
 impl Source {
     fn open(log: &Path, kept: PathBuf, era: Era) -> Result<Self, EngineError> {
         let mut reader = Reader::open(log)?;
-        // Without it everything is sent that there is. Twice is better than never.
+        // Without it the whole log is sent. Sending lines twice is better than never.
         let read = document::read::<Forwarded>(&kept).unwrap_or_else(|error| {
             tracing::warn!(%error, "the whole log is passed on again");
             None
@@ -257,7 +257,7 @@ impl Source {
         })
     }
 
-    /// The next messages; at the end also the lines that have none.
+    /// The next messages; at the end also incomplete lines.
     fn read(&mut self, over: bool) -> Result<Vec<Message>, EngineError> {
         let (mut messages, mut size) = (Vec::new(), 0);
         self.caught_up = false;
@@ -288,7 +288,7 @@ impl Source {
         }
     }
 
-    /// Writes down how far the log was passed on.
+    /// Stores how far the log was forwarded.
     fn save(&mut self) {
         self.saved = Instant::now();
         let Some(position) = self.position.filter(|_| self.position != self.written) else {
@@ -302,7 +302,7 @@ impl Source {
         let written = document::write(&self.kept, &forwarded, self.era, Durability::Relaxed);
         match written {
             Ok(()) => self.written = Some(position),
-            // The directory of a removed container is not there.
+            // The directory of a removed container is missing.
             Err(error) => tracing::debug!(%error, "how far a log was passed on is not kept"),
         }
     }

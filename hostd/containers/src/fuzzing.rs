@@ -1,17 +1,17 @@
-//! For the fuzz targets: what reads bytes from outside and has no public name.
+//! For the fuzz targets: parsers of bytes from outside that have no public name.
 
 use serde_json::json;
 
 use crate::cdi;
 
-/// A document of a vendor: each of its devices can be asked for, and changes a configuration.
+/// Parses a vendor's document, and applies each of its devices to a configuration.
 pub fn described_devices(bytes: &[u8]) {
     let Ok((document, names)) = cdi::read(bytes) else {
         return;
     };
     for name in names {
         let Ok(edits) = cdi::choose_one(&document, &name) else {
-            // Two of the same name.
+            // Two devices have the same name.
             continue;
         };
         let mut config = json!({

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard, watch};
 
-/// How long the last write may take, when it was said that it must stop.
+/// How long the last write may take after writers were told to stop.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// The gate of one container.
@@ -29,7 +29,7 @@ pub(crate) struct Closed<'a> {
     _wish: Wish<'a>,
 }
 
-/// That writers stop, as long as it exists.
+/// Stops writers while it exists.
 struct Wish<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Wish<'_> {
@@ -53,13 +53,13 @@ impl Gate {
         let mut wanted = self.wanted.subscribe();
         let guard = Arc::clone(&self.open).read_owned().await;
         let stop = async move {
-            // Fails when the container is gone.
+            // Fails if the container is gone.
             let _ = wanted.wait_for(|count| *count > 0).await;
         };
         (Pass { _guard: guard }, stop)
     }
 
-    /// Stops writers and keeps them away. `None`: one of them does not stop.
+    /// Stops writers and blocks new ones. `None`: one of them does not stop.
     pub(crate) async fn close(&self) -> Option<Closed<'_>> {
         self.wanted.send_modify(|count| *count += 1);
         let wish = Wish(&self.wanted);

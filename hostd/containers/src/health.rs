@@ -1,10 +1,10 @@
-//! Finding out the health of containers: what [`Action::Check`](crate::machine::Action::Check) and
-//! its companions do. When checks are made and what their results mean is said by the machine
-//! (`machine/health.rs`).
+//! Checks the health of containers: carries out [`Action::Check`](crate::machine::Action::Check)
+//! and related actions. The machine (`machine/health.rs`) decides when to check, and what the
+//! results mean.
 //!
-//! A check is one request to the container's shim, which executes the command, keeps the first of its
-//! output, and kills it when its time is over or the connection ends: also when this engine is
-//! killed. So nothing has to be found again by the engine after this one.
+//! A check is one request to the container's shim. The shim executes the command, keeps the first
+//! bytes of its output, and kills it when its time is over or the connection ends. That includes a
+//! kill of this engine, so the next engine need not look for running checks.
 //!
 //! The health is written to the directory of the run, which is in memory: checks don't wear a disk,
 //! and the health from before a reboot is useless.
@@ -30,9 +30,9 @@ use crate::machine::{CheckNumber, Event};
 use crate::types::health::{CheckOutcome, CheckResult, Health};
 use crate::{EngineError, Signal, names};
 
-/// Bytes of a check's output that are kept.
+/// How many bytes of a check's output are kept.
 const OUTPUT: u32 = 4096;
-/// How much time a check may take in addition to its limit: to make its process, and to end it.
+/// The time that a check may take in addition to its limit, to create and to end its process.
 const AROUND: Duration = Duration::from_secs(30);
 /// Name of the document.
 const FILE: &str = "health.json";
@@ -65,7 +65,7 @@ impl Inner {
             let action = format!("{what}: {command}");
             self.emit(container, action, &[("execID", exec.clone())]);
         }
-        // The lock keeps the task from being over before it is known.
+        // The lock prevents the task from ending before it is recorded.
         let mut live = container.live();
         let (inner, checked, name) = (Arc::clone(self), Arc::clone(container), exec.clone());
         let pid = snapshot.state.pid;
@@ -83,12 +83,12 @@ impl Inner {
         });
     }
 
-    /// Ends a check whose result is not wanted any more.
+    /// Cancels a check whose result is not needed any more.
     pub(crate) fn end_check(&self, container: &Container, number: CheckNumber) {
-        // Not held while the event is sent, which takes the lock itself.
+        // Release the lock first: sending the event takes it, too.
         let over = container.live().checks.take(number);
         if let Some(check) = over {
-            // With the task its connection ends, and with that the process.
+            // The end of the task closes the connection, and that ends the process.
             check.task.abort();
             self.tell_end(container, check.exec, Signal::KILL.number() + 128);
         }
@@ -149,7 +149,8 @@ impl Inner {
         }
     }
 
-    /// Has the shim execute a check's command; its exit code, if it ended in time, and its output.
+    /// Makes the shim execute a check's command. Returns its output, and its exit code if it ended
+    /// in time.
     async fn probe(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -194,7 +195,7 @@ impl Inner {
         Ok(process)
     }
 
-    /// Keeps a container's health for the engine after this one.
+    /// Stores a container's health for the next engine.
     pub(crate) fn keep_health(&self, container: &Container) {
         let snapshot = container.snapshot();
         let Some(health) = &snapshot.health else {
@@ -213,7 +214,7 @@ impl Inner {
 }
 
 impl Container {
-    /// Takes over the health that an earlier engine has kept.
+    /// Reads the health that an earlier engine has stored.
     pub(crate) fn restore_health(&self) {
         if self.snapshot().spec.health.is_some() {
             let kept = read(&self.run_directory, &self.id);
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_is_no_health_and_stays() {
+    fn unreadable_health_is_ignored_and_kept() {
         let run = tempfile::tempdir().unwrap();
         assert_eq!(read(run.path(), "x"), None);
         std::fs::write(run.path().join(FILE), "{").unwrap();

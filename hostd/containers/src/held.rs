@@ -6,14 +6,14 @@ use hostd_volumes::{VolumeLease, VolumeUse};
 /// A container's leases on its volumes and on the images that are mounted in it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// Keep them from being removed.
+    /// Leases that keep volumes from being removed.
     pub(crate) leases: Vec<VolumeLease>,
-    /// While it runs.
+    /// Uses of volumes, while it runs.
     pub(crate) uses: Vec<VolumeUse>,
-    /// Keep images from being removed.
+    /// Leases that keep images from being removed.
     pub(crate) images: Vec<ImageLease>,
-    /// The layers of images, while it is prepared and runs.
+    /// The mounted layers of images, while it starts and runs.
     pub(crate) layers: Vec<RootfsLayers>,
-    /// Whether the anonymous ones go with it.
+    /// Whether its anonymous volumes are removed with it.
     pub(crate) remove: bool,
 }

@@ -9,7 +9,7 @@ use keelson_cgroup::{Cgroup, controllers};
 use crate::apparmor::{self, AppArmorState};
 use crate::cgroup_parent::CgroupParent;
 
-/// Facts that decide which options can be granted.
+/// Facts that decide which options are possible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Where cgroup v2 is mounted.
@@ -27,13 +27,13 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// The cgroup of what outlives the engine: shims, and the resolver of containers.
+    /// The cgroup of processes that outlive the engine: shims, and the containers' resolver.
     pub(crate) fn shim_cgroup(&self, parent: &CgroupParent) -> Option<PathBuf> {
         let mount = self.cgroup_mount.as_ref()?;
         Some(mount.join(parent.as_str()).join("shim"))
     }
 
-    /// Asks the kernel, and prepares the cgroups that containers go into.
+    /// Queries the kernel, and prepares the parent cgroups of containers.
     pub fn detect(parent: &CgroupParent) -> Self {
         let cgroup_mount = keelson_cgroup::mount_point();
         let controllers = cgroup_mount
@@ -76,16 +76,16 @@ fn thermal(processors: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Removes the cgroups that [`HostFacts::detect`] and the shims made, as far as they are empty.
+/// Removes the empty cgroups that [`HostFacts::detect`] and the shims have created.
 pub(crate) fn remove_cgroups(mount: &Path, parent: &CgroupParent) {
     let parent = mount.join(parent.as_str());
     for group in ["user", "system", "shim"].map(|name| parent.join(name)) {
-        // A shim ends a moment after it reported the end of its container.
+        // A shim ends a moment after it has reported the end of its container.
         if let Err(error) = keelson_cgroup::remove_when_empty(&group, Duration::from_secs(1)) {
             tracing::warn!(%error, "cgroup not removed");
         }
     }
-    // Containers may have asked for others there.
+    // Containers may have requested other settings there.
     if let Err(error) = keelson_cgroup::remove_when_empty(&parent, Duration::from_secs(1)) {
         tracing::warn!(%error, "cgroup not removed");
     }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processors_that_tell_how_hot_they_are() {
+    fn throttling_counters_of_processors_are_found() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
         for name in ["cpu10", "cpu2", "cpufreq", "cpuidle"] {

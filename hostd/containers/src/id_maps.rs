@@ -1,8 +1,7 @@
-//! Mounts that show owners otherwise than the disk has them (mount_setattr(2), `MOUNT_ATTR_IDMAP`), for
-//! containers with users of their own.
+//! Id-mapped mounts (mount_setattr(2), `MOUNT_ATTR_IDMAP`) for containers with a user namespace.
 //!
-//! The disk has the owners that a container sees in what is the engine's own: layers, writable layers
-//! and volumes. In binds and in what others mount, it has the host's.
+//! In the engine's own files (layers, writable layers and volumes) the disk has the owners that
+//! containers see. In binds and other file systems it has the host's.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,18 +16,18 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
 use crate::EngineError;
 
-/// A user namespace by whose maps owners are shown.
+/// A user namespace whose maps are applied to mounts.
 #[derive(Debug)]
 pub(crate) struct IdMap(OwnedFd);
 
 impl IdMap {
-    /// What the disk has as the container's is shown as the host's.
+    /// Maps the container's ids on the disk to the host's.
     pub(crate) fn outwards(users: UserRange) -> Result<Self, EngineError> {
         let UserRange { base, size } = users;
         Self::new(&format!("0 {base} {size}"))
     }
 
-    /// What the disk has as the host's is shown as the container's.
+    /// Maps the host's ids on the disk to the container's.
     pub(crate) fn inwards(users: UserRange) -> Result<Self, EngineError> {
         let UserRange { base, size } = users;
         Self::new(&format!("{base} 0 {size}"))
@@ -43,7 +42,7 @@ impl IdMap {
         }
     }
 
-    /// Shows a mount through the maps, which is attached nowhere yet.
+    /// Applies the maps to a mount that is not attached yet.
     pub(crate) fn apply(&self, tree: &OwnedFd, recursive: bool) -> Result<(), Errno> {
         let attributes = MountAttributes {
             set: mount_attr::IDMAP,
@@ -54,8 +53,8 @@ impl IdMap {
             .map_err(|error| Errno::from_raw_os_error(error as i32))
     }
 
-    /// Does something where these directories are shown through the maps: in a mount namespace for
-    /// that alone. Blocks.
+    /// Runs a function in a separate mount namespace, in which the maps are applied to these
+    /// directories. Blocks.
     pub(crate) fn within<T: Send>(
         &self,
         directories: &[PathBuf],
@@ -109,7 +108,7 @@ mod tests {
         size: 65_536,
     };
 
-    /// Owners of two files, root's and that of 100005, as a map shows them.
+    /// The owners of two files, of root and of 100005, through a map.
     fn seen(map: &IdMap) -> Vec<(u32, u32)> {
         let base = tempfile::tempdir_in("/var/tmp").unwrap();
         let directory = base.path().to_owned();
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_shown_both_ways() {
+    fn owners_are_mapped_in_both_directions() {
         if !keelson_testing::is_root() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Images that are mounted in a container: found and held when it is made, held until it is removed,
+//! Images that are mounted in a container. They are held from its creation to its removal, and
 //! mounted while it runs.
 //!
 //! The layers are assembled at a mount point of the engine, and the runtime binds from there, as
@@ -38,7 +38,7 @@ impl Inner {
         leases.collect()
     }
 
-    /// Holds the images of a container that was found.
+    /// Holds the images of a container that an earlier engine has created.
     pub(crate) fn hold_images_again(&self, container: &Arc<Container>) {
         let snapshot = container.snapshot();
         let mounts = snapshot.spec.images.iter();
@@ -49,8 +49,8 @@ impl Inner {
         container.hold_mounted(leases.collect());
     }
 
-    /// Puts the images together. `users`: those of the container, to whom the files belong then;
-    /// `None`: owners are as the disk has them. `keep` gets what keeps their layers.
+    /// Assembles the images. `users`: the container's user range, to which owners are mapped;
+    /// `None`: owners are not mapped. `keep` receives the values that keep the layers mounted.
     pub(crate) fn mount_images(
         &self,
         spec: &ContainerSpec,
@@ -127,13 +127,13 @@ fn as_bind(mount: &ImageMount, index: usize, places: &Places) -> MountSpec {
             recursive: true,
             read_only: ReadOnly::Recursive,
             propagation: Propagation::RecursivePrivate,
-            // The layers are, as far as they have to be.
+            // The layers are mapped, if necessary.
             mapped: false,
         }),
     }
 }
 
-/// Clients take a 404 of a creation for a missing image of the container itself.
+/// Clients interpret a 404 of a creation as a missing image of the container itself.
 fn unfit(error: ImageError) -> EngineError {
     match error {
         ImageError::NotFound(_) => {

@@ -1,4 +1,4 @@
-//! The program of the small init that containers have on request.
+//! The program of the small init that containers get on request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,25 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use crate::{EngineError, overlay};
 
-/// Its name, by which the runtime's program knows that it is an init.
+/// Its name, which makes the runtime's program act as an init.
 const NAME: &str = "docker-init";
 
-/// A copy of the runtime's program, on an overlay without a writable layer. A container that may change
-/// mounts could make a read-only bind writable again, also the file system that it is from; this one the
-/// kernel makes writable for nobody.
+/// A copy of the runtime's program, on an overlay without a writable layer. A container that may
+/// change mounts could make a read-only bind writable again, and even its file system. The kernel
+/// never makes this overlay writable.
 #[derive(Debug)]
 pub(crate) struct InitProgram {
     runtime: PathBuf,
-    /// Where the copy is.
+    /// The path of the copy.
     files: PathBuf,
-    /// Where it is seen.
+    /// The path of the mount that shows it.
     place: PathBuf,
-    /// Whether the copy is that of the present runtime.
+    /// Whether the copy is of the current runtime.
     made: Mutex<bool>,
 }
 
 impl InitProgram {
-    /// Below `run`, of the program `runtime`. The copy is made when it is needed first.
+    /// Prepares a copy of the program `runtime`, below `run`. The copy is made at the first use.
     pub(crate) fn new(runtime: &Path, run: &Path) -> Self {
         Self {
             runtime: runtime.to_owned(),
@@ -39,7 +39,7 @@ impl InitProgram {
         }
     }
 
-    /// The copy. Containers that run keep an earlier one.
+    /// Returns the copy. Running containers keep an earlier one.
     pub(crate) fn path(&self) -> Result<PathBuf, EngineError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if !*made {
@@ -51,7 +51,7 @@ impl InitProgram {
             let bytes = fs::read(&self.runtime).map_err(EngineError::io("read", &self.runtime))?;
             file::write(&program.join(NAME), &bytes, 0o555, Durability::Relaxed)?;
             let attach = || {
-                // An overlay wants two layers.
+                // An overlay needs two layers.
                 let tree = overlay::read_only(&[program, empty])?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 rustix::mount::move_mount(&tree, "", CWD, &self.place, flags)
@@ -64,7 +64,7 @@ impl InitProgram {
         Ok(self.place.join(NAME))
     }
 
-    /// Takes away what is there, of an earlier engine too. Containers that run keep theirs.
+    /// Removes an existing copy, also that of an earlier engine. Running containers keep theirs.
     pub(crate) fn clear(&self) {
         while rustix::mount::unmount(&self.place, UnmountFlags::DETACH).is_ok() {}
         for directory in [&self.place, &self.files] {

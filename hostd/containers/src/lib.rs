@@ -14,23 +14,24 @@
 //!
 //! - `engine`, `registry`, `names`: what all operations share; containers by identifier and name;
 //!   [`ScopedEngine`] is the view of one scope.
-//! - `open`, `adopt`, `quarantine`: what an earlier engine left: read, found again, or set aside.
-//! - `create`, `document`, `old`: a container is made and kept. `update` changes it, `host` says what can
-//!   be granted.
+//! - `open`, `adopt`, `quarantine`: read, adopt or set aside what an earlier engine left.
+//! - `create`, `document`, `old`: create and store a container. `update` changes it, `host` has the
+//!   limits of what is possible.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
-//!   `refused` has the words for what it forbids.
-//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`, `apparmor`: a run
-//!   is prepared and made.
-//! - `volumes`, `copy_up`, `subpath`, `image_mounts`: what outlives a container is found, filled, held
-//!   and mounted, by `overlay` and `id_maps`, which shows it to users of the container's own.
-//! - `connected`, `links`, `name_files`, `connections`: its networks, and the names that it knows.
+//!   `refused` has the texts for refused requests.
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`,
+//!   `apparmor`: prepare and create a run.
+//! - `volumes`, `copy_up`, `subpath`, `image_mounts`: find, fill, hold and mount volumes and
+//!   images; `overlay` and `id_maps` make the mounts.
+//! - `connected`, `links`, `name_files`, `connections`: its networks, and its /etc/hosts and
+//!   /etc/resolv.conf.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
 //! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a
-//!   container; `gate` keeps writers of its files away from its starts.
+//!   container; `gate` keeps writers of its files apart from its starts.
 //! - `stats`: the resource usage of a container.
 //! - `executions`, `exec`: additional processes in it.
-//! - `health`, `checks`: how its health is found out.
+//! - `health`, `checks`: its health checks.
 //! - `flush`: synchronises written files a moment later.
 
 mod adopt;

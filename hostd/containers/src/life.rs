@@ -1,8 +1,8 @@
-//! The driver of a container's machine: it brings events, carries out the actions in order, and
-//! reports what they did.
+//! The driver of a container's machine: passes events to it, carries out its actions in order, and
+//! reports their results.
 //!
-//! Everything happens under the container's operation lock but the making of a shim, during which
-//! the machine is in `Starting` and keeps what is asked for later.
+//! Everything happens under the container's operation lock, except the start of a shim. During that
+//! the machine is in `Starting` and queues requests.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -29,10 +29,10 @@ const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
 /// as its container runs, also when its client has left.
 const MAX_WAITING: usize = 256;
 
-/// What the actions of one event have at hand.
+/// Context of the actions of one event.
 #[derive(Default)]
 struct Effects {
-    /// A connection that will tell the end of the run.
+    /// A connection that will report the end of the run.
     wait: Option<Connection>,
     /// Why the last start failed.
     not_started: Option<Arc<EngineError>>,
@@ -45,7 +45,7 @@ struct Effects {
 }
 
 impl Inner {
-    /// Asks something of a container, and waits for the answer.
+    /// Sends a request to a container's machine, and waits for the answer.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -66,13 +66,13 @@ impl Inner {
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Arc::try_unwrap(error).unwrap_or_else(EngineError::Shared)),
-            // Whoever had it was ended with the engine.
+            // The task that had it has ended with the engine.
             Err(_) => Err(EngineError::Abandoned(container.id.clone())),
         }
     }
 
     /// Handles an event and everything that follows from it. `wait`: a connection to the shim that
-    /// will tell the end of the run.
+    /// will report the end of the run.
     pub(crate) async fn handle(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -95,7 +95,7 @@ impl Inner {
                     Action::Again(ticket, ask) => events.push_back(Event::Request(ticket, ask)),
                     action => {
                         let report = self.carry_out(container, action, &mut effects).await;
-                        // What follows from a report comes before what else was asked for.
+                        // The consequences of a report come before other requests.
                         if let Some(report) = report {
                             events.push_front(report);
                         }
@@ -115,7 +115,7 @@ impl Inner {
         drop(guard);
     }
 
-    /// The moment, for the machine.
+    /// The current moment, for the machine.
     pub(crate) fn now(&self) -> Now {
         Now {
             time: self.opened.elapsed(),
@@ -124,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// Has the machine's next deadline brought to it.
+    /// Sets the timer for the machine's next deadline.
     fn arm(self: &Arc<Self>, container: &Arc<Container>) {
         let mut live = container.live();
         let due = live.machine.deadline();
@@ -148,7 +148,7 @@ impl Inner {
         });
     }
 
-    /// Makes the shim, and lets the command run.
+    /// Starts the shim and then the command.
     async fn spawn(self: &Arc<Self>, container: &Arc<Container>, effects: &mut Effects) -> Event {
         match self.run(container).await {
             Ok(running) => {
@@ -167,7 +167,7 @@ impl Inner {
         }
     }
 
-    /// Carries out an action that is not a start; returns what it reports.
+    /// Carries out an action that is not a start. Returns its report.
     async fn carry_out(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -211,7 +211,7 @@ impl Inner {
             Action::KillLeftovers => self.kill_leftovers(container).await,
             Action::EndShim => container.shim().end().await,
             Action::CleanRun => {
-                // Others may want its ports and its network as soon as they hear of its end.
+                // Others may need its ports and its network as soon as they learn of its end.
                 let unplugged = self.unplug(&container.id);
                 tokio::join!(clean_run(container, effects.unwritten), unplugged);
             }
@@ -231,7 +231,7 @@ impl Inner {
         let action = happening.action();
         match happening {
             Happening::Die { code, seconds } => {
-                // Clients hear of that first.
+                // Clients get this event first.
                 drop(self.unplug(&container.id));
                 let code = ("exitCode", code.to_string());
                 let duration = ("execDuration", seconds.to_string());
@@ -252,11 +252,11 @@ impl Inner {
         };
         let cgroup = container.snapshot().cgroup.clone();
         let path = mount.join(cgroup.trim_start_matches('/'));
-        // As a rule there is nothing, and no thread is needed to see that.
+        // Usually there is nothing to do, and no thread is needed to see that.
         if !path.exists() {
             return;
         }
-        // The kernel removes killed processes from a cgroup only when it has torn them down.
+        // A killed process stays in its cgroup until the kernel has cleaned it up.
         let removal = move || keelson_cgroup::remove(&path, LEFTOVERS_LIMIT);
         match blocking(removal).await {
             Ok(Ok(())) => {}
@@ -265,7 +265,7 @@ impl Inner {
         }
     }
 
-    /// Takes a container's files away. After the rename into the trash it is gone for good.
+    /// Removes a container's files. After the rename into the trash the container is gone.
     fn discard(&self, container: &Container, effects: &mut Effects) -> Event {
         match off_workers(|| self.objects.discard(&container.id)) {
             Ok(trash) => {
@@ -283,7 +283,7 @@ impl Inner {
 }
 
 impl Effects {
-    /// Whether a shim obeyed; else the reason is kept for the answer.
+    /// Whether a shim carried out a request; otherwise stores the reason for the answer.
     fn keep(
         &mut self,
         container: &Container,
@@ -293,7 +293,7 @@ impl Effects {
         let Err(error) = result else {
             return Ok(());
         };
-        // It may have ended by itself in this very moment, and its end waits to be recorded.
+        // It may just have ended by itself, and its end is not recorded yet.
         let over = match container.shim().exit_record() {
             Ok(Some(_)) => Over::Yes,
             _ => Over::No,
@@ -306,8 +306,8 @@ impl Effects {
     }
 }
 
-/// Whether a request may wait as long as its container runs or starts. The others end soon, and some
-/// of them end the waiting: they are always taken.
+/// Whether a request may wait as long as its container runs or starts. Other requests end soon, and
+/// some of them end the waiting, so they are always accepted.
 fn may_wait_long(ask: &Ask) -> bool {
     matches!(
         ask,
@@ -320,9 +320,9 @@ fn may_wait_long(ask: &Ask) -> bool {
     )
 }
 
-/// Deletes what a run leaves. On a thread of its own: those who were told of the end run on this one
-/// as soon as it waits, and must not wait for files. Where the end is written nowhere else, the shim's
-/// record of it stays, for the next engine.
+/// Deletes the files of a run, on a separate thread: tasks that were told of the end run on this
+/// one as soon as it waits, and must not wait for files. If the end is recorded nowhere else, the
+/// shim's record is kept for the next engine.
 async fn clean_run(container: &Arc<Container>, unwritten: bool) {
     let of = Arc::clone(container);
     let clean = move || {

@@ -1,4 +1,4 @@
-//! Stopping, signalling, pausing and resizing: requests to a container's machine.
+//! Stops, signals, pauses and resizes containers by requests to their machines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Engine {
         .await
     }
 
-    /// Stops a container when it runs, and starts it.
+    /// Stops a container if it runs, and starts it.
     ///
     /// # Errors
     /// As [`Engine::start`], and when it does not end.
@@ -68,7 +68,7 @@ impl Engine {
             .await
     }
 
-    /// Lets frozen processes go on.
+    /// Thaws frozen processes.
     ///
     /// # Errors
     /// [`EngineError::Refused`] when it is not frozen.
@@ -95,7 +95,7 @@ impl Engine {
             rows,
             columns,
         };
-        // Without a terminal there is nothing to resize, and nothing wrong either.
+        // Without a terminal there is nothing to resize, which is no error.
         if container.snapshot().spec.process.terminal.is_some() {
             container.shim().command("resize", &request).await?;
         }
@@ -104,7 +104,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Asks something of a container, to the end.
+    /// Sends a request and waits for its result, even if the caller stops waiting.
     async fn ask(
         &self,
         scope: Scope,
@@ -126,14 +126,14 @@ pub(crate) fn stop_signal(container: &Snapshot, wanted: Option<Signal>) -> Signa
 }
 
 impl Inner {
-    /// How long a container has between the stop signal and SIGKILL; `None` is for ever.
+    /// How long a container has between the stop signal and SIGKILL; `None` is forever.
     pub(crate) fn patience_of(
         &self,
         container: &Snapshot,
         seconds: Option<i64>,
     ) -> Option<Duration> {
         match (seconds, container.spec.stop.patience) {
-            // A negative time means for ever.
+            // A negative time means forever.
             (Some(seconds), _) => u64::try_from(seconds).ok().map(Duration::from_secs),
             (None, Patience::OfHost) => {
                 Some(Duration::from_secs(self.defaults.stop_timeout.into()))

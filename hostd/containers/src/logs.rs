@@ -1,4 +1,4 @@
-//! Reading logs, and following them without polling.
+//! Reads logs, and follows them without polling.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::types::{LogPart, LogQuery, Logs, Receiver, Scope, Status, WaitCondition};
 use crate::{Engine, EngineError};
 
-/// Reads at once. Each is short, but hundreds of clients would fill the threads that starts use.
+/// How many reads run at once. Each is short, but hundreds of clients would occupy the threads that
+/// starts use.
 static READS: Semaphore = Semaphore::const_new(16);
 
 impl Engine {
@@ -47,7 +48,7 @@ impl Engine {
             ));
         }
         let path = snapshot.log_path.clone();
-        // Both before the first read: what happens after it wakes the follower.
+        // Prepare both before the first read, so that later changes wake the follower.
         let watch = if query.follow {
             path.parent().map(Watch::new).transpose()?
         } else {
@@ -108,7 +109,7 @@ async fn read(
         })
         .await?;
         job = back;
-        // Also when nothing of a long log is wanted it is noticed that the client has left.
+        // Even if no line of a long log matches, this notices that the client has left.
         if sender.is_closed() || !part.bytes.is_empty() && sender.send(Ok(part)).await.is_err() {
             return Ok(());
         }

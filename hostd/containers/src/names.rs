@@ -13,7 +13,7 @@ const ADJECTIVES: [&str; 48] = [
     "lively", "lucid", "merry", "mild", "nimble", "noble", "open", "patient", "plain", "polar",
     "quiet", "rapid", "ready", "sharp", "silver", "steady", "sunny", "swift", "tidal",
 ];
-/// Second words: things of the sea and of ships.
+/// Second words: objects of the sea and of ships.
 const NOUNS: [&str; 48] = [
     "albatross",
     "anchor",
@@ -96,7 +96,7 @@ pub(crate) fn generate(attempt: u32) -> String {
     )
 }
 
-/// Checks a name given by a client and takes the leading slash off.
+/// Checks a client's name and removes the leading slash.
 pub(crate) fn check(name: &str) -> Result<&str, EngineError> {
     let plain = name.strip_prefix('/').unwrap_or(name);
     let mut bytes = plain.bytes();

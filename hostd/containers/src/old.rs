@@ -1,4 +1,4 @@
-//! Containers of releases that kept them in a client's words only.
+//! Containers of releases that stored them only in a client's words.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::EngineError;
 use crate::host::HostFacts;
 
-/// A container that was kept in a client's words only.
+/// A container that was stored only in a client's words.
 #[derive(Debug)]
 pub struct OldDocument<'a> {
     /// Its identifier.
     pub id: &'a str,
-    /// Its root file system, taken for writable.
+    /// Its root file system, which is assumed to be writable.
     pub root: RootSpec,
     /// Its command and its arguments.
     pub command: (&'a str, &'a [String]),
@@ -27,6 +27,6 @@ pub struct OldDocument<'a> {
     pub engine: &'a Path,
 }
 
-/// Reads a container that was kept in a client's words only. A parameter of the engine, because it
-/// knows no client's words.
+/// Reads a container that was stored only in a client's words. It is a parameter of the engine,
+/// which does not know them.
 pub type ReadOld = fn(&OldDocument<'_>) -> Result<ContainerSpec, EngineError>;

@@ -1,4 +1,4 @@
-//! Opening the engine on what an earlier one left, and closing it with the machine.
+//! Opens the engine with what an earlier one has left, and closes it when the machine shuts down.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -27,20 +27,20 @@ use crate::shim::Shim;
 use crate::types::{EngineOptions, Scope};
 use crate::{Engine, EngineError, names};
 
-/// How long opening waits for shims to answer. They do within milliseconds; one that was stopped
-/// must not keep clients from all other containers.
+/// How long the opening waits for shims. They answer within milliseconds, and a stopped shim must
+/// not block clients of other containers.
 const SETTLE_TIME: Duration = Duration::from_millis(400);
 
-/// What containers have after their share of a shutdown to vanish and to be recorded.
+/// How long containers have, after their share of a shutdown, to be recorded and cleaned up.
 const SHUTDOWN_KILL_GRACE: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Opens the engine: adopts running shims, reads the exit records of containers that ended
-    /// while no engine ran, and starts in the background what restart policies ask for.
+    /// while no engine ran, and starts containers in the background according to their restart
+    /// policies.
     ///
-    /// # Errors
-    /// When the directories cannot be made or read. A container that can't be read is no error: it is
-    /// shown as dead, with the reason, and its files stay as they are.
+    /// # Errors When the directories cannot be made or read. A container that can't be read is no
+    /// error: it is shown as dead, with the reason, and its files are not changed.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let run = options.run.join("containers");
         fs::DirBuilder::new()
@@ -71,10 +71,10 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Stops all containers of a scope, at the same time, each with its own stop signal and
-    /// time, but none with more than `limit`: what does not end then is killed, and what does not
-    /// answer that either is left behind. From the first call on no container is started any more.
-    /// What is stopped here counts as running for the restart policies of the next boot.
+    /// Stops all containers of a scope at the same time, each with its own stop signal and time,
+    /// but at most `limit`. Containers that do not end then are killed, and those that survive this
+    /// are left. From the first call on no container is started any more. For restart policies at
+    /// the next boot, containers that are stopped here count as running.
     pub async fn shutdown_scope(&self, scope: Scope, limit: Duration) {
         self.inner.shutting_down.store(true, Ordering::Release);
         let given_up = tokio::time::Instant::now() + limit + SHUTDOWN_KILL_GRACE;
@@ -99,7 +99,7 @@ impl Engine {
         self.inner.flusher.now().await;
     }
 
-    /// Stops one container because the machine goes down, within `limit` and the time of a kill.
+    /// Stops one container because the machine shuts down, within `limit` and the time of a kill.
     /// From the first call on no container is started any more.
     pub async fn stop_for_shutdown(&self, scope: Scope, name: &str, limit: Duration) {
         self.inner.shutting_down.store(true, Ordering::Release);
@@ -133,7 +133,7 @@ impl Engine {
     }
 }
 
-/// With what networks are opened.
+/// The settings with which networks are opened.
 fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineError> {
     let config = &options.defaults.networks;
     let prefix = |text: &Option<String>| {
@@ -179,7 +179,7 @@ fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineErro
     })
 }
 
-/// Options of the default bridge network, by the names that its driver knows.
+/// Options of the default bridge network, by the driver's names.
 fn bridge_options(config: &NetworksConfig) -> BTreeMap<String, String> {
     let mut options = BTreeMap::from([(
         "com.docker.network.bridge.enable_icc",
@@ -201,7 +201,7 @@ fn bridge_options(config: &NetworksConfig) -> BTreeMap<String, String> {
 }
 
 impl Inner {
-    /// Stops a container with its own stop time, or `limit` where that is shorter.
+    /// Stops a container with its own stop time, or `limit` if that is shorter.
     async fn stop_at_shutdown(self: &Arc<Self>, container: &Arc<Container>, limit: Duration) {
         let snapshot = container.snapshot();
         let own = self.patience_of(&snapshot, None);
@@ -222,7 +222,7 @@ impl Inner {
     }
 
     async fn restore(self: &Arc<Self>) -> Result<(), EngineError> {
-        // What nobody holds is unused only when all have taken their leases.
+        // An object without leases is unused only after all containers have taken theirs.
         let all = self.images.lease_again(None, Holder::start());
         let mut known = HashSet::new();
         let mut settling = tokio::task::JoinSet::new();
@@ -243,12 +243,12 @@ impl Inner {
         drop(all);
         off_workers(|| {
             self.unmount_unused_volumes();
-            // Looked for now: later there are shims of new containers, too.
+            // Search now: later there are shims of new containers, too.
             if let Err(error) = self.end_strays(&known) {
                 tracing::error!(%error, "shims without a container not looked for");
             }
         });
-        // What takes longer is found out while the engine serves already.
+        // Slow shims are awaited while the engine already serves.
         let all = async { while settling.join_next().await.is_some() {} };
         if tokio::time::timeout(SETTLE_TIME, all).await.is_err() {
             self.tell_unknown();
@@ -259,7 +259,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Holds a container's image again, as far as it is known; a system container may have none.
+    /// Holds a container's image again, if it is known. A system container may have none.
     pub(crate) fn lease_again(&self, document: &ContainerDocument) -> Option<ImageLease> {
         if document.scope == Scope::System && document.image_id.is_empty() {
             return None;
@@ -269,7 +269,7 @@ impl Inner {
         Some(self.images.lease_again(image, holder))
     }
 
-    /// Brings one container back as it was written.
+    /// Restores one container from its documents.
     fn restore_one(&self, id: &str) -> Result<(Arc<Container>, Boot), EngineError> {
         let path = self.objects.document(id)?;
         let Some(document): Option<ContainerDocument> = document::read(&path)? else {
@@ -295,7 +295,7 @@ impl Inner {
             Ok::<_, EngineError>(())
         })?;
         if !self.objects.is_settled(id) {
-            // The engine that made it was killed in that moment.
+            // The engine that created it was killed at that moment.
             let (objects, id) = (Arc::clone(&self.objects), id.to_owned());
             self.flusher.then(path, move || objects.settle(&id));
         }
@@ -310,9 +310,9 @@ impl Inner {
         Ok((container, boot))
     }
 
-    /// A state that was torn by a power cut says only that the container was run, if that. One
-    /// that can't be read at all says nothing, and is left as it is. Also: whether it was written
-    /// in this boot.
+    /// Reads the state. A state torn by a power cut only shows that the container may have run. An
+    /// unreadable one shows nothing, and is not changed. Also returns whether it was written in
+    /// this boot.
     fn read_state(&self, id: &str) -> (Found, Boot) {
         let read = self.objects.directory(id).map_err(EngineError::from);
         let read = read.map(|directory| document::read::<StateDocument>(&directory.join(STATE)));
@@ -337,8 +337,8 @@ impl Inner {
         (Found::Unreadable(why), Boot::This)
     }
 
-    /// Ends shims without a container, in the background: their container was removed, or never quite
-    /// made.
+    /// Ends shims without a container, in the background: their container was removed, or its
+    /// creation was interrupted.
     fn end_strays(&self, known: &HashSet<String>) -> Result<(), EngineError> {
         let run = &self.run;
         for entry in fs::read_dir(run).map_err(EngineError::io("read directory", run))? {

@@ -1,9 +1,10 @@
 //! The order in which restart policies start containers after the engine was opened: a container
 //! that names others is started after them. Docker starts them in any order.
 //!
-//! Only the first start of each container that was found waits, and only for what is being started or
-//! will be by its policy, and for its first good health where that is asked for. What leads back to the container itself is not waited for, so nobody waits in
-//! a circle. Those whose namespaces are joined are waited for at every start (`donors`).
+//! Only the first start after the engine was opened waits. It waits only for containers that are
+//! being started or that their policy will start, and for their first good health if required.
+//! Dependencies that lead back to the container itself are ignored, so that no circle waits.
+//! Containers whose namespaces are joined are awaited at every start (`donors`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use crate::types::health::HealthStatus;
 
 /// How long after the opening a start waits for others.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long it waits for their health. A machine that serves without is better than one that does not.
+/// How long it waits for their health. Afterwards it starts anyway, because a machine that serves
+/// partly is better than one that does not serve.
 const HEALTH_LIMIT: Duration = Duration::from_secs(180);
-/// How often their health is looked at.
+/// How often their health is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The order of starts, by identifier.
@@ -61,7 +63,7 @@ impl Order {
         Self(edges)
     }
 
-    /// The containers that one waits for.
+    /// The containers for which one waits.
     fn before(&self, id: &str) -> Vec<&str> {
         let direct = self.0.get(id).into_iter().flatten();
         direct
@@ -70,7 +72,7 @@ impl Order {
             .collect()
     }
 
-    /// Whether a container is started after another one, or is that one.
+    /// Whether a container depends on another one, or is that one.
     fn leads(&self, from: &str, to: &str) -> bool {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(id) = next.pop() {
@@ -86,8 +88,8 @@ impl Order {
 }
 
 impl Inner {
-    /// Waits until those were started that come before a container, in its first start after the
-    /// engine was opened.
+    /// Waits for the containers that come before a container, at its first start after the engine
+    /// was opened.
     pub(crate) async fn await_turn(&self, container: &Container) {
         if !container.take_first_start()
             || self.opened.elapsed() > LIMIT
@@ -130,7 +132,7 @@ impl Inner {
         }
     }
 
-    /// Waits until a container is healthy, or nothing says whether it is, or everything is stopped.
+    /// Waits until a container is healthy, or is not checked, or all containers are being stopped.
     async fn healthy_or_ended(&self, container: &Container) {
         while !self.shutting_down.load(Ordering::Acquire) {
             let snapshot = container.snapshot();
@@ -159,7 +161,7 @@ impl Inner {
     }
 }
 
-/// Whether a container is to be started only when another one is healthy.
+/// Whether a container must wait for the health of another one.
 fn wants_healthy(container: &Snapshot, other: &Snapshot) -> bool {
     let (own, of_other) = (&container.spec.start_order, &other.spec.start_order);
     match (&own.part_of, &of_other.part_of) {
@@ -223,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_waits_in_a_circle(edges in proptest::collection::vec((0_u8..12, 0_u8..12), 0..60)) {
+        fn circular_dependencies_do_not_wait(edges in proptest::collection::vec((0_u8..12, 0_u8..12), 0..60)) {
             let mut order = Order::default();
             for (from, to) in edges {
                 order.0.entry(from.to_string()).or_default().insert(to.to_string());

@@ -1,5 +1,4 @@
-//! Layers that are put together without a writable one: the kernel lets nobody write to them, by
-//! whatever mount they are seen.
+//! Overlays without a writable layer. The kernel allows no writes to them, through any mount.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -7,7 +6,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-/// Layers, the topmost first and at least two, as a mount that is attached nowhere.
+/// Makes a mount of at least two layers, the topmost first. The mount is not attached.
 pub(crate) fn read_only(lower: &[PathBuf]) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for directory in lower {

@@ -1,4 +1,4 @@
-//! What must lie ready before a shim is started: layers, files, directories and `config.json`.
+//! Prepares what a shim needs: layers, files, directories and `config.json`.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -27,8 +27,9 @@ use crate::volumes::places;
 use crate::{EngineError, cdi, devices, propagation};
 
 impl Inner {
-    /// Prepares a run. What it writes is made anew for each run: below the run directory what only the
-    /// shim and this process write to, below the container's own directory what the container may.
+    /// Prepares a run. All files are written again for each run. Files that only the shim and this
+    /// process write to are below the run directory; files that the container may write to are
+    /// below the container's own directory.
     pub(crate) fn prepare(
         &self,
         container: &Container,
@@ -69,7 +70,7 @@ impl Inner {
             .mode(0o700)
             .create(&own)
             .map_err(EngineError::io("mkdir", &own))?;
-        // Who shares a network shares the names in it.
+        // A container that joins a network shares its names.
         let named = joined.names.as_ref();
         let etc = named.map_or(own, |donor| donor.files());
         let names = ["hostname", "hosts", "resolv.conf"].map(|name| etc.join(name));
@@ -139,14 +140,14 @@ impl Inner {
             open_stdin: stdin != Stdin::Closed,
             stdin_once: stdin == Stdin::OpenOnce,
             log: log(&snapshot, &self.defaults),
-            // It is started in it.
+            // The shim starts in this directory.
             shim_cgroup: None,
             runtime: self.other_runtime(&snapshot)?,
         };
         write_json(&run.join(SPEC_FILE), &shim)
     }
 
-    /// The runtime that a container is to be made by, when it is not our own.
+    /// The runtime of a container, if it is not our own.
     fn other_runtime(&self, snapshot: &Snapshot) -> Result<Option<OtherRuntime>, EngineError> {
         let Some(name) = &snapshot.spec.runtime else {
             return Ok(None);
@@ -163,7 +164,7 @@ impl Inner {
         }))
     }
 
-    /// The user of a further process, by the files that the container sees now.
+    /// Resolves the user of a further process by the container's current files.
     pub(crate) fn exec_user(&self, name: &str, container: &Container) -> Result<User, EngineError> {
         let snapshot = container.snapshot();
         let mut visible = vec![snapshot.directory.join("upper")];
@@ -173,7 +174,7 @@ impl Inner {
         find_user(name, &snapshot, &visible, &volumes)
     }
 
-    /// The image's layers, mounted, and kept so until the container is removed.
+    /// Mounts the image's layers until the container is removed.
     pub(crate) fn layers(
         &self,
         container: &Container,
@@ -248,7 +249,7 @@ fn make_bind_sources(spec: &ContainerSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Gives files of the host to the container's root user, when that is not the host's.
+/// Changes the owner of files to the container's root user, if that is not the host's.
 fn give_to_root(paths: &[PathBuf], users: Option<UserRange>) -> Result<(), EngineError> {
     let Some(UserRange { base, .. }) = users else {
         return Ok(());
@@ -259,9 +260,9 @@ fn give_to_root(paths: &[PathBuf], users: Option<UserRange>) -> Result<(), Engin
     })
 }
 
-/// Volumes of containers that an engine without a volume store made. A path that the image has stays
-/// in the container's own writable layer, content and owner included; for one that it does not have,
-/// a directory of the container is mounted. Either way it lives as long as the container.
+/// Volumes of containers that an engine without a volume store has created. If the image has the
+/// path, the files stay in the container's writable layer, with their owners. Otherwise a directory
+/// of the container is mounted. In both cases they live as long as the container.
 fn volume_directories(
     snapshot: &Snapshot,
     merged: &Merged<'_>,
@@ -306,12 +307,12 @@ fn device_nodes(snapshot: &Snapshot) -> Result<Vec<devices::DeviceNode>, EngineE
     Ok(nodes)
 }
 
-/// Bytes after which the file of a container is rotated whose output goes nowhere.
+/// Size at which the log file is rotated if the container's output is not kept, in bytes.
 const UNKEPT_SIZE: u64 = 4 << 20;
-/// How many such files there are.
+/// The number of such files.
 const UNKEPT_FILES: u32 = 2;
 
-/// The container's log, with the host's limits where it has none of its own.
+/// The container's log, with the host's limits unless it has its own.
 fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogFiles {
     let (max_size, max_files) = match &snapshot.spec.log {
         model::LogSpec::Files {
@@ -337,10 +338,11 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), EngineEr
     write(path, &bytes)
 }
 
-/// A plain write: the run directory is made anew for each run, so half a file is never read.
+/// A plain write is enough: the run directory is created for each run, so an incomplete file is
+/// never read.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     fs::write(path, bytes).map_err(EngineError::io("write", path))?;
-    // The umask of whoever started hostd must not hide these files from the container's users.
+    // hostd's umask must not hide these files from the container's users.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
         .map_err(EngineError::io("chmod", path))

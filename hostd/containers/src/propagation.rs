@@ -18,8 +18,8 @@ enum Wanted {
     SharedOrSlave,
 }
 
-/// Checks all binds that ask for propagation. `engine` is the engine's own directory, whose binds
-/// follow the host as far as that is possible, whether or not anybody asked for it.
+/// Checks all binds that ask for propagation. `engine` is the engine's own directory; its binds
+/// follow the host if possible, even without a request.
 pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineError> {
     let mut known = None;
     for mount in mounts {
@@ -48,7 +48,7 @@ pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineErr
 
 fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), EngineError> {
     let whole = fs::canonicalize(source).map_err(EngineError::io("find", source))?;
-    // Where mounts are stacked, the kernel names the topmost one.
+    // If mounts are stacked, the kernel returns the topmost one.
     let status = rustix::fs::statx(CWD, &whole, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
         .map_err(|error| EngineError::io("stat", &whole)(error.into()))?;
     let carrier = known.iter().find(|mount| mount.id == status.stx_mnt_id);
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_gives_only_what_it_has() {
+    fn a_mount_supports_only_its_own_propagation() {
         let mounts = mountinfo::parse(
             b"30 1 0:26 / / rw - ext4 /dev/vda rw\n\
               33 30 0:29 / /a rw shared:9 - tmpfs tmpfs rw\n\

@@ -1,4 +1,4 @@
-//! Removing all containers that do not run.
+//! Removes all containers that do not run.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use crate::machine::Ask;
 use crate::types::{Pruned, Scope, Snapshot};
 use crate::{Engine, EngineError};
 
-/// Keeps a second prune away while it exists.
+/// Prevents a second prune while it exists.
 struct Turn(Arc<Inner>);
 
 impl Turn {

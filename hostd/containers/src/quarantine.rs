@@ -1,8 +1,8 @@
 //! Containers whose files can't be read.
 //!
 //! They are shown as dead with the reason, keep their identifier, name and files, and may be
-//! removed on purpose. Nothing of them is written: an engine that is opened when the fault is gone
-//! finds them as they were.
+//! removed on purpose. None of their files is written. Once the fault is gone, the next engine
+//! finds them unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -50,8 +50,8 @@ impl Inner {
             Ok(snapshot) => {
                 let container = Arc::new(Container::new(snapshot, Beginning::Unreadable(why)));
                 container.hold(lease);
-                // Any of them may be its own, and any image be mounted in it: what breaks off does not
-                // tell what came behind.
+                // Any image may be its own or be mounted in it: a truncated document does not show
+                // what followed.
                 container.live().volumes.leases = vec![self.volumes.hold_all(id)];
                 let any = self.images.lease_again(None, Holder::container(id));
                 container.hold_mounted(vec![any]);
@@ -102,7 +102,7 @@ fn remains(directory: &Path, id: &str) -> ContainerDocument {
         config: member(&members, "config").unwrap_or_default(),
         host_config: member(&members, "host_config").unwrap_or_default(),
         spec: member(&members, "spec"),
-        // Nothing of it is written.
+        // None of its files is written.
         rest: Rest::default(),
     }
 }
@@ -111,7 +111,7 @@ fn member<T: DeserializeOwned>(members: &Map<String, Value>, name: &str) -> Opti
     serde_json::from_value(members.get(name)?.clone()).ok()
 }
 
-/// About when a container was made, by its directory.
+/// The approximate time of a container's creation, by its directory.
 fn made(directory: &Path) -> Timestamp {
     fs::metadata(directory)
         .and_then(|found| found.created().or_else(|_| found.modified()))

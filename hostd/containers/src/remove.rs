@@ -55,7 +55,7 @@ impl Inner {
         self.executions.forget(&container.id);
         self.networks.forget(&container.id);
         self.linkers.forget(&container.id);
-        // It has none when it ended before.
+        // There is none if it had ended before.
         off_workers(|| end_uses(container));
         let snapshot = container.snapshot();
         let (layers, image, volumes) = {
@@ -63,7 +63,7 @@ impl Inner {
             let volumes = std::mem::take(&mut live.volumes);
             (live.layers.take(), live.image.take(), volumes)
         };
-        // Before the answer: the image and the volumes may be removed by the next request.
+        // Drop them before the answer: the next request may remove the image and the volumes.
         drop((image, volumes.leases, volumes.images));
         if volumes.remove || snapshot.spec.auto_remove {
             off_workers(|| self.drop_anonymous(&snapshot.spec.volumes));
@@ -73,7 +73,7 @@ impl Inner {
         tokio::spawn(async move {
             let deleting = blocking(move || {
                 delete(&id, &run);
-                // May unmount the image's layers.
+                // This may unmount the image's layers.
                 drop(layers);
                 (id, trash)
             });
@@ -87,7 +87,7 @@ impl Inner {
             {
                 tracing::warn!(id, "output of a removed container was not read in time");
             }
-            // Nothing is added any more to the deleted directory.
+            // Nothing more may be written to the deleted directory.
             let _closed = gate.close().await;
             let _ = blocking(move || delete(&id, &trash)).await;
         });

@@ -1,5 +1,5 @@
-//! Looking into a root file system without mounting it: the kernel's overlay rules (upper
-//! before lower, whiteouts, opaque directories) applied to the layers' directories.
+//! Reads a root file system without mounting it: applies the kernel's overlay rules (upper before
+//! lower, whiteouts, opaque directories) to the layers' directories.
 //!
 //! Layers are foreign input. Every component is opened relative to its parent without following
 //! links, links are resolved here within the root, and sizes are bounded.
@@ -13,7 +13,7 @@ use hostd_images::overlay::{self, Visible};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// As the kernel: more links on the way are an error.
+/// As in the kernel: more links on a path are an error.
 const MAX_LINKS: usize = 40;
 
 /// The target of a path.
@@ -24,9 +24,10 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Directories on the way that are kept open for `..`: each is a descriptor in every layer.
+/// How many directories of a path are kept open for `..`: each needs a descriptor in every layer.
 const KEPT: usize = 16;
-/// Components looked up for one path, with those of links and those that are opened again.
+/// How many components are looked up for one path, including those of links and those that are
+/// opened again.
 const MAX_LOOKUPS: usize = 1 << 16;
 
 /// The layers of a root file system, topmost first, with the mounts over them.
@@ -35,10 +36,10 @@ pub(crate) struct Merged<'a> {
     mounts: Vec<Mounted>,
 }
 
-/// What the container sees at a path instead of its root file system.
+/// A mount over the root file system.
 struct Mounted {
     at: Vec<String>,
-    /// On the host; `None` for a file system that begins empty.
+    /// The source on the host; `None` for a file system that starts empty.
     source: Option<PathBuf>,
 }
 
@@ -59,8 +60,8 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The root file system as the container sees it: with mounts (source on the host, or none for
-    /// an empty file system, and destination), of which deeper ones hide others.
+    /// The root file system as the container sees it, with mounts: a source on the host, or none
+    /// for an empty file system, and a destination. Deeper mounts hide others.
     pub(crate) fn with_mounts(
         layers: &'a [PathBuf],
         mounts: impl IntoIterator<Item = (Option<PathBuf>, String)>,
@@ -84,8 +85,8 @@ impl<'a> Merged<'a> {
         })
     }
 
-    /// The directories that an absolute path leads to, topmost first, links followed; `None` when
-    /// it does not lead to a directory.
+    /// Resolves an absolute path, following links, to the directories of all layers, topmost first;
+    /// `None` if it is no directory.
     pub(crate) fn directories(&self, path: &str) -> std::io::Result<Option<Vec<OwnedFd>>> {
         Ok(match self.walk(path)? {
             Found::Folder(directories) => Some(directories),
@@ -93,7 +94,7 @@ impl<'a> Merged<'a> {
         })
     }
 
-    /// The content of a regular file, links followed; `None` when there is no such file or it is
+    /// The content of a regular file. Links are followed. `None` if there is no such file, or it is
     /// larger than `limit` bytes.
     pub(crate) fn read(&self, path: &str, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
         let Found::File(handle) = self.walk(path)? else {
@@ -183,14 +184,14 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// The way from the root to where a walk is.
+/// The path from the root to the current position of a walk.
 struct Way<'a> {
     merged: &'a Merged<'a>,
     root: Vec<OwnedFd>,
-    /// The last directories of the way, at most [`KEPT`]. Those before them are opened again when
-    /// `..` comes back to them.
+    /// The last directories of the path, at most [`KEPT`]. Earlier ones are opened again if `..`
+    /// returns to them.
     last: VecDeque<Vec<OwnedFd>>,
-    /// The names of all directories on the way. None is a link.
+    /// The names of all directories on the path. None is a link.
     place: Vec<String>,
     lookups: usize,
 }
@@ -228,7 +229,7 @@ impl Way<'_> {
         self.merged.look(directory, place)
     }
 
-    /// Opens the last directories when they are closed. `false`: they are no longer there.
+    /// Opens the last directories if they are closed. `false`: they no longer exist.
     fn reopen(&mut self) -> std::io::Result<bool> {
         if !self.last.is_empty() {
             return Ok(true);
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(merged.kind(&deep).unwrap(), Kind::Folder);
     }
 
-    /// Runs itself again with few descriptors.
+    /// Executes this test again with few descriptors.
     #[test]
     fn deep_paths_hold_few_descriptors() {
         const BASE: &str = "KEELSON_TEST_FEW_DESCRIPTORS";
@@ -430,7 +431,7 @@ mod tests {
         let read = |path: &str| merged.read(path, 10).unwrap().unwrap_or_default();
         assert_eq!(read("/link/file"), b"deep");
         assert_eq!(merged.kind("/link").unwrap(), Kind::Folder);
-        // Back over directories that were closed meanwhile, to one of them and to the root.
+        // Return to directories that were closed meanwhile, and to the root.
         let up = format!("/link/{}", "../".repeat(500));
         assert_eq!(read(&format!("{up}file")), b"up");
         assert_eq!(merged.kind(&up).unwrap(), Kind::Folder);
@@ -438,7 +439,7 @@ mod tests {
         assert_eq!(read(&format!("{top}../file")), b"root");
         assert_eq!(read(&format!("{top}file")), b"");
         assert_eq!(read(&format!("{top}../link/file")), b"deep");
-        // What costs too much ends.
+        // Expensive walks are stopped.
         let back = format!("{}{}", "../".repeat(KEPT + 1), "d/".repeat(KEPT + 1));
         assert!(merged.kind(&format!("/link/{}", back.repeat(60))).is_err());
     }

@@ -1,4 +1,4 @@
-//! The engine as one scope sees it, so that a caller says once whose containers it deals with.
+//! The engine as one scope sees it, so that a caller names its scope only once.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl ScopedEngine<'_> {
         self.engine.connect(self.scope, name, connection).await
     }
 
-    /// Takes a container out of a network.
+    /// Disconnects a container from a network.
     pub async fn disconnect(&self, name: &str, network: &str) -> Result<(), EngineError> {
         self.engine.disconnect(self.scope, name, network).await
     }
@@ -220,7 +220,7 @@ impl ScopedEngine<'_> {
         self.engine.written_bytes(self.scope, name).await
     }
 
-    /// Makes an image of a container.
+    /// Creates an image from a container.
     pub async fn commit(&self, name: &str, request: CommitRequest) -> Result<ImageId, EngineError> {
         self.engine.commit(self.scope, name, request).await
     }

@@ -23,7 +23,8 @@ pub(crate) use program::Program;
 use crate::EngineError;
 use failure::start_failed;
 
-/// How long a shim may take to make a container. Generous: a machine may be busy or emulated.
+/// How long a shim may take to create a container. The limit is generous because a machine may be
+/// busy or emulated.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a shim may take to end its container.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,8 @@ impl Shim {
         }
     }
 
-    /// Starts the shim and waits until it made the container. Returns the container's first process.
+    /// Starts the shim and waits until it has created the container. Returns the container's first
+    /// process.
     pub(crate) async fn spawn(&self, program: &Program) -> Result<i32, EngineError> {
         let (receiver, sender) = io::pipe().map_err(|error| self.error("pipe", error))?;
         let errors = File::options()
@@ -65,7 +67,7 @@ impl Shim {
             .mode(0o600)
             .open(self.dir.join("shim.err"))
             .map_err(|error| self.error("open shim.err", error))?;
-        // The ready descriptor is passed as standard output: then no descriptor has to lose its
+        // The ready descriptor is passed as standard output. So no descriptor loses its
         // close-on-exec flag, which would leak it into processes started at the same time.
         let arguments = [
             OsStr::new("shim"),
@@ -104,7 +106,7 @@ impl Shim {
         };
         let ending = async {
             wait.send(&Request::Wait { exec: None }).await?;
-            // Fails when it is ending already.
+            // This fails if it is already ending.
             let killed = self.command("kill", &kill).await;
             wait.receive().await.and(killed)
         };
@@ -139,7 +141,7 @@ impl Shim {
             .map_err(|error| self.error("connect", error))
     }
 
-    /// Like [`Shim::connect`]; `None` when there is no shim any more.
+    /// Like [`Shim::connect`]; `None` if the shim is gone.
     pub(crate) async fn connect_if_alive(&self) -> Result<Option<Connection>, EngineError> {
         match self.try_connect().await {
             Ok(connection) => Ok(Some(connection)),
@@ -167,7 +169,7 @@ impl Shim {
         Ok(Connection::new(self.clone(), socket.await?))
     }
 
-    /// One request on a connection of its own.
+    /// One request on a separate connection.
     pub(crate) async fn request(&self, request: &Request) -> Result<Response, EngineError> {
         self.connect().await?.request(request).await
     }
@@ -185,7 +187,7 @@ impl Shim {
         }
     }
 
-    /// The record that the shim left when it ended; `None` when it left none.
+    /// The record that the shim left at its end; `None` if there is none.
     pub(crate) fn exit_record(&self) -> Result<Option<Exit>, EngineError> {
         let path = self.dir.join(EXIT_FILE);
         match std::fs::read(&path) {

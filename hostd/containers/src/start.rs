@@ -1,4 +1,4 @@
-//! Starting containers: the effect that makes a shim and lets the command run.
+//! Starts containers: the effect that starts a shim and the command.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::shim::{Connection, Shim};
 use crate::types::Scope;
 use crate::{Engine, EngineError, forward};
 
-/// How long the report of an end waits for attached clients to take the output. Some clients read no
-/// more when they know of the end.
+/// How long the report of an end waits for attached clients to receive the output. Some clients
+/// stop reading when they learn of the end.
 const OUTPUT_TIME: Duration = Duration::from_millis(500);
 
 impl Engine {
@@ -35,19 +35,19 @@ impl Engine {
 /// A command that was executed.
 pub(crate) struct Running {
     pub(crate) pid: i32,
-    /// From before it was.
+    /// A time before its execution.
     pub(crate) at: Timestamp,
     pub(crate) wait: Connection,
 }
 
 impl Inner {
-    /// Makes a run. What fails leaves no shim behind, and nothing in networks.
+    /// Creates a run. A failure leaves no shim, and nothing in networks.
     pub(crate) async fn run(
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<Running, EngineError> {
         self.await_turn(container).await;
-        // The writable layer is mounted by one at a time.
+        // Only one run at a time may mount the writable layer.
         let Some(_closed) = container.gate.close().await else {
             return Err(EngineError::Conflict(format!(
                 "container {}: files are being copied into it; start it again when that has ended",
@@ -65,7 +65,7 @@ impl Inner {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<Running, EngineError> {
-        // Held until the container is made.
+        // Held until the container is created.
         let joined = Arc::new(self.join_donors(container).await?);
         self.reserve_networks(&container.snapshot()).await?;
         let (inner, prepared) = (Arc::clone(self), Arc::clone(container));
@@ -78,7 +78,7 @@ impl Inner {
                 Ok(()) => connect_and_start(&shim, container).await,
                 Err(error) => Err(error),
             },
-            // It said so itself, and has ended.
+            // The shim has reported this, and has ended.
             Err(error @ EngineError::Start { .. }) => return Err(error),
             Err(error) => Err(error),
         };
@@ -89,7 +89,7 @@ impl Inner {
         running
     }
 
-    /// Reports the end of a run, from the background.
+    /// Waits in the background for the end of a run, and reports it.
     pub(crate) fn watch(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -119,8 +119,8 @@ impl Inner {
     }
 }
 
-/// Registers the wait and connects all clients that attached before, and only then lets the
-/// command run: nothing of it is missed.
+/// Registers the wait, connects all clients that attached before, and only then starts the command,
+/// so that no output is missed.
 async fn connect_and_start(shim: &Shim, container: &Container) -> Result<Running, EngineError> {
     let mut wait = shim.connect().await?;
     wait.send(&Request::Wait { exec: None }).await?;
@@ -138,7 +138,7 @@ async fn connect_and_start(shim: &Shim, container: &Container) -> Result<Running
         }
     }
     let mut control = shim.connect().await?;
-    // Before the command: its first words are not older than the run.
+    // Before the command, so that its first output is not older than the run.
     let at = Timestamp::now();
     let pid = control.start().await?;
     Ok(Running { pid, at, wait })

@@ -1,11 +1,11 @@
-//! What containers use: processor, memory, devices, network.
+//! The resources that containers use: processor, memory, devices, network.
 //!
 //! One clock measures all watched containers, once a second, together and outside the threads that
 //! serve requests. It runs only while there are watchers. A watcher gets the latest measurement
 //! when it asks; a slow watcher delays nothing, and nothing is stored for it.
 //!
 //! * [`measure`]: one measurement of one container.
-//! * [`clock`]: who watches, and the clock.
+//! * [`clock`]: the watchers, and the clock that measures for them.
 
 pub(crate) mod clock;
 mod measure;
@@ -26,10 +26,10 @@ use crate::container::Container;
 use crate::types::Scope;
 use crate::{Engine, EngineError};
 
-/// Measurements out of turn at once: of hundreds of watchers that come together.
+/// How many measurements outside of the clock run at once, for example when hundreds of watchers
+/// start together.
 static MEASURES: Semaphore = Semaphore::const_new(4);
-/// Closer measurements say nothing about the time between them: processor time is counted in
-/// hundredths of a second.
+/// The shortest time between two measurements: processor time is counted in hundredths of a second.
 const CLOSEST: Duration = Duration::from_millis(500);
 
 /// The resource usage of a container.
@@ -51,8 +51,7 @@ pub struct Measured {
     pub at: Timestamp,
     /// What its processes have used.
     pub figures: Figures,
-    /// What went through the interfaces of its network, without the loopback. `None`: it has the
-    /// host's network, or none.
+    /// The traffic of its interfaces, except loopback. `None`: it has the host's network, or none.
     pub interfaces: Option<Vec<Interface>>,
     /// The machine's processors.
     pub processors: ProcessorFigures,
@@ -68,7 +67,8 @@ pub struct StatsWatch {
 }
 
 impl StatsWatch {
-    /// The next measurement; the first one is there already. `None`: the container was removed.
+    /// Waits for the next measurement; the first one is ready at once. `None`: the container was
+    /// removed.
     pub async fn next(&mut self) -> Option<Arc<ContainerStats>> {
         if let Some(first) = self.first.take() {
             self.last = first.taken;
@@ -115,7 +115,7 @@ impl Engine {
 
     async fn stats_of(&self, container: Arc<Container>) -> Result<ContainerStats, EngineError> {
         let mount = self.inner.facts.cgroup_mount.clone();
-        // Never closed.
+        // The semaphore is never closed.
         let _place = MEASURES.acquire().await;
         let work = move || measure(&container, mount.as_deref(), &Machine::now());
         Ok(blocking(work).await?)

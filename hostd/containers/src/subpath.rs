@@ -2,11 +2,10 @@
 //! volume, and that handle is mounted at a mount point of the engine. The runtime binds from there,
 //! so that nobody can replace the path in between.
 //!
-//! Memory that other containers share (`--ipc`) is mounted beside them for as long as the container
-//! runs.
+//! Shared memory for other containers (`--ipc`) is mounted beside them while the container runs.
 //!
-//! The places are in RUN/volumes/ID, and not in the container's run directory: that is deleted with
-//! all that is in it.
+//! The mount points are in RUN/volumes/ID, not in the container's run directory, which is deleted
+//! with its content.
 
 use std::ffi::CString;
 use std::fmt::Display;
@@ -24,22 +23,22 @@ use crate::EngineError;
 
 const SHARED_MEMORY: &str = "shm";
 
-/// Where the parts of a container's volumes are mounted, and the memory that it shares.
+/// The mount points of parts of a container's volumes and of its shared memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Places(PathBuf);
 
 impl Places {
-    /// Those of the container `id`; `run` is RUN.
+    /// The mount points of the container `id`; `run` is RUN.
     pub(crate) fn of(run: &Path, id: &str) -> Self {
         Self(run.join("volumes").join(id))
     }
 
-    /// The place of this name: the number of a volume, for example.
+    /// The mount point of this name, for example the number of a volume.
     pub(crate) fn place(&self, name: impl Display) -> PathBuf {
         self.0.join(name.to_string())
     }
 
-    /// Makes a directory for a place.
+    /// Creates a mount point.
     pub(crate) fn make(&self, name: impl Display) -> Result<PathBuf, EngineError> {
         let place = self.place(name);
         fs::DirBuilder::new()
@@ -50,7 +49,7 @@ impl Places {
         Ok(place)
     }
 
-    /// The place of the memory that a container shares.
+    /// The mount point of a container's shared memory.
     pub(crate) fn shared_memory(&self) -> PathBuf {
         self.place(SHARED_MEMORY)
     }
@@ -67,7 +66,7 @@ impl Places {
         Ok(place)
     }
 
-    /// Mounts what `subpath` leads to in the directory `root`, and returns the place.
+    /// Mounts the object at `subpath` in the directory `root`, and returns the mount point.
     pub(crate) fn mount(
         &self,
         name: impl Display,
@@ -123,14 +122,14 @@ impl Places {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            // Until nothing is mounted there.
+            // Unmount until nothing is mounted there.
             while unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
             let removed = fs::remove_dir(&path).or_else(|_| remove_empty_file(&path));
             if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "place of a volume not removed");
             }
         }
-        // Fails when something is still mounted in it.
+        // This fails if something is still mounted in it.
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_a_volume_is_never_outside_of_it() {
+    fn a_subpath_never_leads_out_of_its_volume() {
         if !keelson_testing::is_root() {
             return;
         }

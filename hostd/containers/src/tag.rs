@@ -1,11 +1,11 @@
-//! How a container is called in its log: text with places for its properties, `{{.Name}}/{{.ID}}`.
+//! The tag of a container in its log: a template with its properties, such as `{{.Name}}/{{.ID}}`.
 
 use keelson_model::spec::ContainerSpec;
 
 use crate::EngineError;
 use crate::types::Snapshot;
 
-/// A property that may stand in a tag.
+/// A property that may be used in a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Property {
     Id,
@@ -36,7 +36,7 @@ pub fn check_tag(tag: &str) -> Result<(), EngineError> {
 /// The tag of a container's log; empty when it has none.
 pub fn tag_of(container: &Snapshot) -> String {
     let tag = container.spec.log.marks().map(|marks| marks.tag.as_str());
-    // It was checked when the container was made.
+    // It was checked when the container was created.
     let parts = parse(tag.unwrap_or_default()).unwrap_or_default();
     let render = |part| match part {
         Part::Text(text) => text.to_owned(),

@@ -50,7 +50,7 @@ fn collect(directory: &Path, pids: &mut BTreeSet<u32>) {
     }
 }
 
-/// Seconds since 1970 of the boot.
+/// The time of the boot, in seconds since 1970.
 fn boot_time(stat: &str) -> i64 {
     stat.lines()
         .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())

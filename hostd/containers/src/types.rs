@@ -50,27 +50,27 @@ impl Scope {
 pub struct EngineOptions {
     /// The engine's identifier, which is the same after a restart.
     pub id: String,
-    /// Where containers are kept (ROOT; the engine uses ROOT/engine/containers).
+    /// The directory of containers (ROOT; the engine uses ROOT/engine/containers).
     pub root: PathBuf,
     /// The directory for files that do not survive a reboot (RUN; the engine uses RUN/containers).
     pub run: PathBuf,
     /// The `keelson-runtime` executable.
     pub runtime: PathBuf,
-    /// Where root file systems come from.
+    /// The image store.
     pub images: ImageStore,
     /// Defaults for values that clients do not set.
     pub defaults: EngineConfig,
-    /// Where volume plugins are looked for.
+    /// The directories that are searched for volume plugins.
     pub plugins: Vec<PathBuf>,
     /// The `keelson-resolver` executable.
     pub resolver: PathBuf,
-    /// Parent of all containers' cgroups, a directory right below the cgroup v2 mount.
+    /// Parent of all containers' cgroups, a directory directly below the cgroup v2 mount.
     pub cgroup_parent: CgroupParent,
-    /// Reads containers that were kept in a client's words only.
+    /// Reads containers that were stored only in a client's words.
     pub read_old: ReadOld,
 }
 
-/// The identifier of a container that is about to be made: 64 hexadecimal digits that no other has.
+/// The identifier of a new container: 64 hexadecimal digits that no other container has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewId(String);
 
@@ -90,7 +90,7 @@ impl NewId {
 /// A container as clients see it: their request, in their own words. The engine stores it beside
 /// the specification and never reads it.
 ///
-/// It has two parts because engines of before the specification find them so in `container.json`.
+/// It has two parts, because older engines find them like this in `container.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// What runs in the container: a JSON object as text.
@@ -129,18 +129,18 @@ impl CreateRequest {
 /// How to change a container.
 #[derive(Debug, Clone)]
 pub struct SpecChange {
-    /// What it is afterwards.
+    /// The new specification.
     pub spec: ContainerSpec,
-    /// What clients are shown of it afterwards.
+    /// What clients see of it afterwards.
     pub shown: Option<Shown>,
-    /// Whether limits were changed that also hold for processes that run already.
+    /// Whether limits were changed that also apply to running processes.
     pub limits: bool,
 }
 
-/// What image to make of a container.
+/// Options of a commit: the image to create from a container.
 #[derive(Debug, Clone, Default)]
 pub struct CommitRequest {
-    /// Name that the image gets: `repository[:tag]`.
+    /// The image's name: `repository[:tag]`.
     pub reference: Option<String>,
     /// Who made it.
     pub author: String,
@@ -154,7 +154,7 @@ pub struct CommitRequest {
     pub defaults: ContainerDefaults,
     /// The container's own values.
     pub container: ContainerDefaults,
-    /// Freeze the container meanwhile, when it runs.
+    /// Freeze the container meanwhile, if it runs.
     pub pause: bool,
 }
 
@@ -191,7 +191,7 @@ pub enum Status {
     Exited,
     /// It is being removed.
     Removing,
-    /// Its removal failed half-way; only removal can be tried again.
+    /// Its removal failed half-way. It can only be removed.
     Dead,
 }
 
@@ -214,7 +214,7 @@ impl Status {
         matches!(self, Self::Running | Self::Paused)
     }
 
-    /// What Docker calls running: also while a restart is due.
+    /// Whether Docker calls it running, which includes a pending restart.
     pub const fn counts_as_running(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Restarting)
     }
@@ -250,7 +250,7 @@ pub struct State {
     /// Members that a newer release wrote and this one does not know.
     #[serde(flatten)]
     pub(crate) rest: Rest,
-    /// The same of the document that the state is in.
+    /// The same for the document that contains the state.
     #[serde(skip)]
     pub(crate) document_rest: Rest,
 }
@@ -320,7 +320,7 @@ impl Snapshot {
 /// The event that a wait waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WaitCondition {
-    /// Until it does not run; at once when it does not run now.
+    /// Until it does not run; at once if it does not run now.
     #[default]
     NotRunning,
     /// Until it ends the next time.
@@ -393,7 +393,8 @@ pub struct LogQuery {
     pub prefix: String,
     /// Written before each line, or piece of a long one; then their positions are not listed.
     pub header: Option<PieceHeader>,
-    /// Let a piece have several lines of one stream, for clients that do not need to separate them.
+    /// Whether a piece may contain several lines of one stream, for clients that do not need them
+    /// separately.
     pub joined: bool,
 }
 
@@ -406,7 +407,7 @@ pub struct LogPart {
 }
 
 impl LogPart {
-    /// One by one. There are none where the query puts a header before each.
+    /// Single lines, each with a header if the query asks for one.
     pub fn frames(&self) -> impl Iterator<Item = Frame> {
         self.pieces.iter().map(|piece| Frame {
             stream: piece.stream as u8,
@@ -417,7 +418,7 @@ impl LogPart {
 
 /// A part of a log.
 pub struct Logs {
-    /// The lines in order, many at once; ends after an error.
+    /// The lines in order, many at once. Ends after an error.
     pub records: Receiver<Result<LogPart, EngineError>>,
 }
 
@@ -440,12 +441,12 @@ impl<T> futures::Stream for Receiver<T> {
     }
 }
 
-/// Something happened to a container.
+/// An event of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerEvent {
     /// Whose container.
     pub scope: Scope,
-    /// Docker's word: `create`, `start`, `die`, `exec_create: sh`, ….
+    /// Docker's name: `create`, `start`, `die`, `exec_create: sh`, ….
     pub action: String,
     /// Which container.
     pub id: String,

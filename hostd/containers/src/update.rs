@@ -1,4 +1,4 @@
-//! Changing the limits and the restart policy of a container that exists.
+//! Changes the limits and the restart policy of an existing container.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl Inner {
             shown: change.shown.map(Arc::new),
             ..Snapshot::clone(&snapshot)
         };
-        // What is not there is missed before anything is changed.
+        // Missing devices are detected before anything is changed.
         let io = limits::io_of_update(&snapshot.spec.limits.io, &changed.spec.limits.io);
         let devices = io.devices.iter().map(|device| devices::block(&device.node));
         let devices: Vec<_> = devices.collect::<Result<_, _>>()?;

@@ -1,11 +1,11 @@
-//! Who the command runs as: `user`, `uid`, `user:group`, `uid:gid`, resolved by the image's own
+//! Resolves the user of the command: `user`, `uid`, `user:group` or `uid:gid`, by the image's own
 //! passwd(5) and group(5).
 
 use crate::EngineError;
 
 /// Larger files are not read.
 pub(crate) const MAX_FILE: u64 = 4 << 20;
-/// As the kernel accepts them; the highest value means "unchanged".
+/// The kernel's range; the highest value means "unchanged".
 const MAX_ID: u32 = u32::MAX - 1;
 
 /// A resolved user.

@@ -1,4 +1,5 @@
-//! A container's volumes: made or found when it is made, held until it is removed, used while it runs.
+//! A container's volumes. They are created or found at its creation, held until its removal, and
+//! used while it runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::subpath::{Places, clear_strays};
 use crate::types::Snapshot;
 use crate::{Engine, EngineError};
 
-/// The volumes of a container that is being made.
+/// The volumes of a container that is being created.
 pub(crate) struct Made {
     pub(crate) leases: Vec<VolumeLease>,
     /// The anonymous volumes that were made for it.
@@ -37,9 +38,8 @@ impl Engine {
 }
 
 impl Inner {
-    /// Makes or finds the volumes of a new container, fills the empty ones from its image, and writes
-    /// their names into its specification. After an error nothing of it is left but volumes with a
-    /// name.
+    /// Creates or finds the volumes of a new container, fills the empty ones from its image, and
+    /// writes their names into its specification. After an error only named volumes remain.
     pub(crate) fn make_volumes(
         &self,
         id: &str,
@@ -132,7 +132,8 @@ impl Inner {
         }
     }
 
-    /// Holds the volumes of a container that was found, and uses them when it may run.
+    /// Holds the volumes of a container that an earlier engine has created, and uses them if it may
+    /// run.
     pub(crate) fn hold_volumes_again(&self, container: &Container) {
         let snapshot = container.snapshot();
         let may_run = snapshot.run_directory.exists();
@@ -170,8 +171,8 @@ impl Inner {
         Ok(mounts)
     }
 
-    /// Uses the volumes of a container that does not run for as long as `work` takes, which gets what
-    /// is mounted for them. Owners are as the disk has them.
+    /// Uses the volumes of a stopped container while `work` runs, which gets their mounts. Owners
+    /// are not mapped.
     pub(crate) fn with_volumes<T>(
         &self,
         snapshot: &Snapshot,
@@ -188,7 +189,7 @@ impl Inner {
                 self.uses.iter().for_each(VolumeUse::end_silently);
             }
         }
-        // Of its own name: a start that comes meanwhile has other places and other uses.
+        // Use a separate name: a start at the same time has other mount points and uses.
         let user = format!("{}-copy-{}", snapshot.id, crate::names::new_id());
         let places = Places::of(self.run.parent().unwrap_or(&self.run), &user);
         let mut using = Using {
@@ -240,7 +241,7 @@ impl Inner {
                     })?
                 }
             };
-            // Where it is mounted, owners do not matter any more.
+            // A mounted volume has its own owners.
             Ok(as_bind(mount, source, false))
         });
         let mut mounts = mounts.collect::<Result<Vec<_>, EngineError>>()?;
@@ -257,7 +258,7 @@ impl Inner {
     }
 }
 
-/// Ends a container's use of its volumes, and of the memory that it shares.
+/// Ends a container's use of its volumes and of its shared memory.
 pub(crate) fn end_uses(container: &Container) {
     let spec = &container.snapshot().spec;
     let has_places = !spec.volumes.is_empty() || !spec.images.is_empty();
@@ -265,13 +266,13 @@ pub(crate) fn end_uses(container: &Container) {
         places(container).clear();
     }
     let held = std::mem::take(&mut container.live().volumes.layers);
-    // May unmount them.
+    // This may unmount them.
     drop(held);
     let uses = std::mem::take(&mut container.live().volumes.uses);
     uses.into_iter().for_each(VolumeUse::end);
 }
 
-/// Where parts of a container's volumes and its shared memory are mounted.
+/// The mount points of parts of a container's volumes and of its shared memory.
 pub(crate) fn places(container: &Container) -> Places {
     places_of(&container.run_directory, &container.id)
 }
@@ -291,7 +292,7 @@ fn new_volume(mount: &mut VolumeMount) -> NewVolume {
     }
 }
 
-/// Clients take a 404 of a creation for a missing image.
+/// Clients interpret a 404 of a creation as a missing image.
 fn unfit(error: VolumeError) -> EngineError {
     match error.kind() {
         ErrorKind::NotFound => EngineError::Invalid(error.to_string()),

@@ -194,7 +194,7 @@ fn a_second_prune_is_refused_while_one_runs() {
         drop(end);
         let pruned = within(pruning).await.unwrap().unwrap();
         assert_eq!(pruned.removed, [id]);
-        // It is over for the next one, too.
+        // Afterwards another prune is possible.
         let pruned = engine.prune(SCOPE, |_| true).await.unwrap();
         assert!(pruned.removed.is_empty());
     });

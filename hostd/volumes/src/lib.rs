@@ -5,6 +5,7 @@
 //! the container's start to its end. The mount that a volume's options ask for is made for the
 //! first use and removed after the last.
 //!
+//! - `types`, `error`: the types of the interface, and its errors.
 //! - `store`: all volumes in memory; `making`, `removing`: changing them; `looking`: asking plugins.
 //! - `usage`: the volumes of containers that run, and filling new ones.
 //! - `mounted`: mounting and unmounting for this host's own driver.

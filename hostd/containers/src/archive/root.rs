@@ -1,8 +1,8 @@
 //! Paths inside a container's root, found by descriptors.
 //!
-//! Every path is looked up by the kernel with the container's root as the root, so that neither `..`
-//! nor a link leads out of it, whatever the container exchanges meanwhile. Links of procfs that jump
-//! elsewhere are not followed.
+//! Every path is looked up by the kernel with the container's root as the root, so that neither
+//! `..` nor a link leads out of it, whatever the container replaces meanwhile. Links of procfs that
+//! jump elsewhere are not followed.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +17,7 @@ use crate::copy_error::CopyError;
 
 /// How often a path is looked up again whose parts were moved meanwhile.
 const TRIES: usize = 100;
-/// As the kernel: more links on the way are an error.
+/// As in the kernel: more links on a path are an error.
 const MAX_LINKS: usize = 40;
 /// How many components of a path, including those of its links, are resolved one by one.
 const MAX_COMPONENTS: usize = 4096;
@@ -39,14 +39,14 @@ impl Root {
         }
     }
 
-    /// Who the owners that are seen here are in the container.
+    /// Translates owners, as seen here, to the container's ids.
     pub(super) fn owners(&self) -> Owners {
         self.owners
     }
 
-    /// Makes this thread make files as the container's root user, with all rights of the host's: one
-    /// of the host's own users can't own anything in the layers of a container with users of its own.
-    /// For the rest of the thread's life.
+    /// Gives this thread the identity of the container's root user for new files, with all
+    /// capabilities of the host's root. Ids that are not mapped into the container can't own files
+    /// in its layers. The change is permanent for the thread.
     pub(super) fn act_as_root(&self) -> Result<(), CopyError> {
         let root = match self.owners.outside(0) {
             None | Some(0) => return Ok(()),
@@ -56,7 +56,7 @@ impl Root {
         let all = rustix::thread::capabilities(None).map_err(failed())?;
         nix::unistd::setfsgid(nix::unistd::Gid::from_raw(root));
         nix::unistd::setfsuid(nix::unistd::Uid::from_raw(root));
-        // The change of user took some away.
+        // The change of user has dropped some capabilities.
         rustix::thread::set_capabilities(None, all).map_err(failed())
     }
 
@@ -80,7 +80,7 @@ impl Root {
         Ok(mount_id(&self.handle)? == mount_id(object)?)
     }
 
-    /// Where a path leads when all links are followed, as far as there is something.
+    /// Resolves all links of a path, as far as it exists.
     pub(super) fn evaluate(&self, path: &Path) -> Result<PathBuf, Errno> {
         let mut todo: VecDeque<Vec<u8>> = components(path.as_os_str().as_bytes()).collect();
         let mut place: Vec<Vec<u8>> = Vec::new();

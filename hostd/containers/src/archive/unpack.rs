@@ -28,7 +28,7 @@ const PIECE: usize = 256 << 10;
 /// Bytes of the paths of directories whose times are set at the end. Times of other directories are
 /// set at once, and change if something is extracted into them later.
 const MAX_LATER: usize = 16 << 20;
-/// How often a name is cleared that the container occupies again.
+/// How often a name is cleared if the container keeps using it.
 const TRIES: usize = 100;
 
 /// How an archive is extracted.
@@ -36,7 +36,7 @@ const TRIES: usize = 100;
 pub struct ExtractOptions {
     /// Directories and other objects never replace each other.
     pub keep_kinds: bool,
-    /// All belongs to the container's user, when it has one.
+    /// All files get the container's user as their owner, if it has one.
     pub own_by_user: bool,
 }
 
@@ -114,7 +114,7 @@ impl Visitor for Unpacker<'_> {
 
     fn entry(&mut self, entry: Entry) -> Result<(), CopyError> {
         let place = inside(&entry.path, &entry)?;
-        // Before anything is taken away for it.
+        // Check this before anything is removed for it.
         self.owner_of(&entry)?;
         let Some((name, above)) = place.split_last() else {
             // The directory itself is not changed.
@@ -300,7 +300,7 @@ impl Unpacker<'_> {
         Ok(directory)
     }
 
-    /// Makes room at a name. True: a directory is there, and stays.
+    /// Removes an existing object at a name. True: a directory exists there, and is kept.
     fn clear(
         &self,
         parent: &OwnedFd,
@@ -326,7 +326,7 @@ impl Unpacker<'_> {
                     return Err(CopyError::OverwritesFile(shown(path).display().to_string()));
                 }
                 (true, false) => {
-                    // By way of the descriptor; links below are removed, not followed.
+                    // Through the descriptor. Links below are removed, not followed.
                     let by_descriptor = Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd()))
                         .join(OsStr::from_bytes(name));
                     match std::fs::remove_dir_all(&by_descriptor) {
@@ -355,7 +355,7 @@ impl Unpacker<'_> {
         Err(failed("remove", path)(Errno::BUSY))
     }
 
-    /// Who an object will belong to, as the host sees it.
+    /// The owner of a new object, as the host's ids.
     fn owner_of(&self, entry: &Entry) -> Result<(Uid, Gid), CopyError> {
         let (uid, gid) = self.owner.unwrap_or((entry.uid, entry.gid));
         let outside = |id| {
@@ -379,12 +379,12 @@ impl Unpacker<'_> {
         self.own(object, entry, path)?;
         let mode = Mode::from_raw_mode(entry.mode & 0o7777);
         rustix::fs::chmod(by_descriptor(object), mode).map_err(failed("chmod", path))?;
-        // A change of the owner takes file capabilities away.
+        // A change of the owner removes file capabilities.
         self.xattrs(object, entry, path)
     }
 
-    /// Sets the attributes that belong to an object wherever it is. A file system that has none takes the
-    /// file without them.
+    /// Sets an object's portable extended attributes. On a file system without support for them the
+    /// file is created without.
     fn xattrs(&self, object: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), CopyError> {
         let by_descriptor = by_descriptor(object);
         for (name, value) in &entry.xattrs {
@@ -408,7 +408,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Keeps a directory's time until everything in it was made.
+    /// Remembers a directory's time until everything in it was created.
     fn postpone(
         &mut self,
         place: Vec<Vec<u8>>,
@@ -431,7 +431,7 @@ impl Unpacker<'_> {
             let Some((name, above)) = place.split_last() else {
                 continue;
             };
-            // A later entry, or the container, may have taken it away.
+            // A later entry, or the container, may have removed it.
             if let Ok(parent) = self.open_directory(above) {
                 let _ = touch(&parent, name, &times);
             }
@@ -470,7 +470,7 @@ fn open(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// A name that leads to this very object.
+/// A path that leads to this very object.
 fn by_descriptor(object: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", object.as_fd().as_raw_fd())
 }

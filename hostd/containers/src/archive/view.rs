@@ -31,7 +31,7 @@ use crate::types::Snapshot;
 /// `MS_PRIVATE`.
 const PRIVATE: u64 = 1 << 18;
 
-/// What becomes of the files.
+/// What happens to the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// They are only read: nothing is made in the container's writable layer, not even mount points.
@@ -47,8 +47,8 @@ struct Bind {
     is_directory: bool,
 }
 
-/// The root of a running container, by its first process. The caller makes sure that the number is
-/// still that process's afterwards. Blocks.
+/// The root of a running container, by its first process. The caller must check afterwards that the
+/// process id is still valid. Blocks.
 pub(super) fn running(pid: i32, owners: Owners) -> Result<Root, CopyError> {
     let open = |name: &str, flags: OFlags| {
         let path = PathBuf::from(format!("/proc/{pid}/{name}"));
@@ -81,7 +81,7 @@ pub(super) fn stopped(
     })
 }
 
-/// Puts everything together on a thread that ends afterwards: only its namespace is left, as long as
+/// Assembles everything on a thread that ends afterwards. Only its namespace remains, as long as
 /// the view holds it.
 fn assemble(
     snapshot: &Snapshot,
@@ -98,7 +98,7 @@ fn assemble(
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::open(namespace, flags, Mode::empty())
         .map_err(CopyError::io("open", namespace))?;
-    // Before anything is covered.
+    // Open it before mounts cover anything.
     let binds = binds(snapshot, volumes)?;
     let root = match purpose {
         Purpose::Write => overlay(
@@ -108,7 +108,7 @@ fn assemble(
         )?,
         Purpose::Read => overlay_to_read(snapshot, layers)?,
     };
-    // At any place: everything else is unmounted.
+    // The path does not matter: everything else is unmounted.
     attach_at(&root, &snapshot.directory)?;
     enter(&root)?;
     for bind in &binds {
@@ -134,7 +134,7 @@ fn enter(root: &OwnedFd) -> Result<(), CopyError> {
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(CopyError::io("unmount", top))
 }
 
-/// An overlay over the layers, attached nowhere.
+/// An overlay over the layers. It is not attached.
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, CopyError> {
     let failed = CopyError::io("mount the overlay of", upper);
     let make = || {
@@ -152,7 +152,8 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Copy
     make().map_err(failed)
 }
 
-/// An overlay in which mount points are made in memory: the writable layer is a lower one.
+/// An overlay in which mount points are created in memory: the writable layer is one of the lower
+/// layers.
 fn overlay_to_read(snapshot: &Snapshot, layers: &RootfsLayers) -> Result<OwnedFd, CopyError> {
     let place = &snapshot.directory;
     let failed = CopyError::io("mount a tmpfs at", place);
@@ -195,7 +196,7 @@ fn attach_at(tree: &OwnedFd, path: &Path) -> Result<(), CopyError> {
     rustix::mount::move_mount(tree, "", CWD, path, flags).map_err(CopyError::io("mount at", path))
 }
 
-/// Attaches a mount at a place that was found; `path` is for messages.
+/// Attaches a mount at an open mount point; `path` is for messages.
 fn attach(tree: &OwnedFd, place: &OwnedFd, path: &Path) -> Result<(), CopyError> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(tree, "", place, "", flags).map_err(CopyError::io("mount at", path))
@@ -261,8 +262,8 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
     Ok(binds)
 }
 
-/// A copy of the mount of a file or directory of the host; `None` when there is nothing yet. `map` shows
-/// owners as the container sees them.
+/// Copies the mount of a file or directory of the host; `None` if it does not exist yet. `map` maps
+/// owners to those that the container sees.
 fn bind(
     source: &Path,
     target: &Path,
@@ -281,7 +282,7 @@ fn bind(
     };
     change(&tree, source, 0, true)?;
     if let Some(Err(error)) = map.map(|map| map.apply(&tree, recursive)) {
-        // Not every file system can. The container sees these files all the same.
+        // Not every file system supports this. The container sees the same files.
         tracing::warn!(source = %source.display(), %error, "owners are shown as the host has them");
     }
     match read_only {
@@ -299,7 +300,7 @@ fn bind(
     }))
 }
 
-/// The place of a mount inside the root, made when it is not there.
+/// Opens the mount point of a mount inside the root. Creates it if it is missing.
 fn mount_point(root: &OwnedFd, bind: &Bind) -> Result<OwnedFd, CopyError> {
     let target = bind.target.as_path();
     let bytes = target.as_os_str().as_bytes();

@@ -1,4 +1,4 @@
-//! One document of a vendor: bytes to values. Pure.
+//! Parses one document of a vendor. Pure.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,21 @@ use serde::Deserialize;
 /// Why a document is not used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
-    /// Neither YAML nor JSON, or not of this form.
+    /// It is neither YAML nor JSON, or does not have the required form.
     #[error("it can't be read: {0}")]
     Malformed(String),
-    /// A version that is not known.
+    /// The version is unknown.
     #[error("cdiVersion {0:?} is not known; versions 0.3 to 1.x are")]
     Version(String),
-    /// A name that can't be asked for.
+    /// A name is invalid.
     #[error("{what} {value:?} is invalid")]
     Name {
-        /// What it names.
+        /// The kind of the named object.
         what: &'static str,
         /// The name.
         value: String,
     },
-    /// Something that the engine can't do.
+    /// The document requires something that the engine does not support.
     #[error("device {0:?} wants {1}, which is not implemented")]
     NotImplemented(String, &'static str),
 }
@@ -66,11 +66,11 @@ pub(crate) struct Edits {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Node {
-    /// In the container.
+    /// The path in the container.
     pub(crate) path: PathBuf,
-    /// On the host; the same when absent.
+    /// The path on the host; absent if it is the same.
     pub(crate) host_path: Option<PathBuf>,
-    /// Letters of `rwm`.
+    /// Permissions: letters of `rwm`.
     pub(crate) permissions: Option<String>,
     pub(crate) file_mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -89,7 +89,7 @@ pub(crate) struct Mount {
     pub(crate) options: Vec<String>,
 }
 
-/// A program of the host that is run on the container's way.
+/// A program of the host that is run during the container's life.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Hook {
@@ -103,7 +103,7 @@ pub(crate) struct Hook {
     pub(crate) timeout: Option<u32>,
 }
 
-/// When a hook is run, in the words of the OCI runtime specification.
+/// When a hook is run: names of the OCI runtime specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum HookKind {
@@ -152,7 +152,7 @@ impl Edits {
     }
 }
 
-/// Reads a document; JSON is YAML, too.
+/// Parses a document. JSON is also valid YAML.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Document, DocumentError> {
     let malformed = |error: &dyn std::fmt::Display| DocumentError::Malformed(error.to_string());
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
@@ -181,7 +181,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, DocumentError> {
     Ok(document)
 }
 
-/// Begins with a letter, ends with a letter or digit, and has only these signs in between.
+/// Whether it begins with a letter, ends with a letter or digit, and has only these characters in
+/// between.
 fn is_word(text: &str, signs: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.ends_with(|last: char| last.is_ascii_alphanumeric())
@@ -197,7 +198,7 @@ fn is_device(text: &str) -> bool {
         && text.chars().all(|c| edge(c) || "_-.:".contains(c))
 }
 
-/// Whether it is a name in full: `vendor.com/class=device`.
+/// Whether it is a full name: `vendor.com/class=device`.
 pub(crate) fn is_full_name(text: &str) -> bool {
     text.split_once('=').is_some_and(|(kind, device)| {
         let kind = kind.split_once('/');
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_the_problem() {
         assert!(error("[").starts_with("it can't be read"));
         assert!(error("{cdiVersion: 9.0.0, kind: v/c}").contains("9.0.0"));
         assert!(error("{cdiVersion: 0.6.0, kind: vendor}").contains("kind \"vendor\""));
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_full() {
+    fn full_names_are_recognised() {
         for good in ["nvidia.com/gpu=all", "a/b=0", "v.com/c-d=GPU-1:2.3"] {
             assert!(is_full_name(good), "{good}");
         }
@@ -251,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_fail_but_by_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_documents_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
         }
     }

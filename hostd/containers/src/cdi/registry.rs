@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use super::document::{Document, Edits, is_full_name, parse};
 use crate::EngineError;
 
-/// Bytes of a document that are read at most.
+/// Largest document in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-/// Documents of a directory that are read at most.
+/// Most documents that are read of one directory.
 const MAX_FILES: usize = 256;
 
 /// The edits for containers with these devices. Later directories have priority. Documents are read
 /// again each time, because drivers write them when hardware is added.
 ///
-/// # Errors
-/// [`EngineError::Invalid`], naming the devices that are not described, or twice in one directory.
+/// # Errors [`EngineError::Invalid`], naming the devices that no document describes, or that one
+/// directory describes twice.
 pub(crate) fn find(directories: &[PathBuf], names: &[String]) -> Result<Edits, EngineError> {
     if names.is_empty() {
         return Ok(Edits::default());
@@ -104,12 +104,13 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What one device of a document wants; an error when the document has it not, or twice.
+/// The changes that one device of a document requires. An error if the document does not have the
+/// device, or has it twice.
 pub(crate) fn choose_one(document: &Document, name: &str) -> Result<Edits, Vec<String>> {
     choose(&[vec![document.clone()]], &[name.to_owned()])
 }
 
-/// What devices of one document want.
+/// The changes that devices of one document require.
 #[cfg(test)]
 pub(super) fn of_one(document: Document, names: &[&str]) -> Edits {
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn later_directories_overrule_and_doubles_are_nothing() {
+    fn later_directories_have_priority_and_duplicates_are_refused() {
         let base = tempfile::tempdir().unwrap();
         let write = |path: &str, name: &str, value: &str| {
             let path = base.path().join(path);

@@ -43,7 +43,7 @@ impl Inner {
         FoundExecutions(found.collect())
     }
 
-    /// Brings them up to date with what became of the container's shim.
+    /// Updates them by the state of the container's shim.
     pub(crate) async fn adopt_executions(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -73,7 +73,7 @@ impl Inner {
                         self.adopt_execution(&exec, container, state);
                     }
                 }
-                // It has at least the end, also of those that have ended.
+                // The shim also reports executions that have ended.
                 None => {
                     for exec in open {
                         self.watch_exec(&exec, container, None);
@@ -90,8 +90,8 @@ impl Inner {
         state: Option<ExecutionState>,
     ) {
         match state {
-            // The engine before this one was killed before the shim was asked to start it. Whether
-            // its client still wants that, nobody knows.
+            // The engine before this one was killed before the shim was asked to start it. It is
+            // unknown whether its client still wants it.
             None | Some(ExecutionState::Made) => {
                 tracing::warn!(
                     id = exec.id,
@@ -114,13 +114,13 @@ impl Inner {
 }
 
 impl Inner {
-    /// Finds out how the start ends that was under way a moment ago.
+    /// Finds out the result of a start that was running a moment ago.
     async fn adopt_starting(self: &Arc<Self>, exec: &Arc<Exec>, container: &Arc<Container>) {
         let error = match await_start(exec, container).await {
             Ok(pid) => return self.adopt_running(exec, container, pid),
             Err(error) => error,
         };
-        // It has failed, or was over before it was asked for.
+        // It has failed, or had ended before the question.
         match known_to_shim(&container.shim()).await {
             Some(mut known) => match (known.remove(&exec.id), error) {
                 (None | Some(ExecutionState::Made), error) => {
@@ -129,7 +129,7 @@ impl Inner {
                 }
                 (state, _) => self.adopt_execution(exec, container, state),
             },
-            // What follows asks until it knows.
+            // The next steps ask until the state is known.
             None => self.watch_exec(exec, container, None),
         }
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn shims_of_the_first_version_do_not_know_the_question() {
-        // Their text, from a decoder that refuses unknown members.
+        // The text of earlier shims' decoder, which refuses unknown members.
         let message = "request: unknown variant `executions`, expected one of `start`, `state`";
         let refused = json!({"result": "failed", "message": message, "reason": "internal"});
         assert_eq!(ask(refused).await, None);

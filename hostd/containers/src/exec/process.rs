@@ -42,7 +42,7 @@ impl Inner {
             terminal: request.tty.then(TerminalSpec::default),
             ..snapshot.spec.process.clone()
         };
-        // Others may have ended since the container was started.
+        // Linked containers may have ended since this one was started.
         let linked = self.linked(&snapshot).unwrap_or_default();
         let linked = linked.iter();
         let link_variables: Vec<_> = linked

@@ -1,4 +1,4 @@
-//! Starting an execution, carrying its streams, and waiting for its end.
+//! Starts an execution, forwards its streams, and waits for its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::executions::record::Left;
 use crate::shim::Connection;
 use crate::types::{Attached, Receiver};
 
-/// Pause before a shim that does not answer is asked again; it doubles.
+/// Pause before a shim that does not answer is asked again. It doubles.
 const FIRST: Duration = Duration::from_millis(50);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ impl Inner {
         for action in exec.apply(event).unwrap_or_default() {
             match action {
                 Action::Record => {
-                    // Its shim knows it, too; and with the run, the directory goes away.
+                    // The shim knows it, too, and the directory is removed with the run.
                     if let Err(error) = off_workers(|| exec.record()) {
                         tracing::debug!(id = exec.id, %error, "execution not recorded");
                     }
@@ -58,7 +58,7 @@ impl Inner {
         }
     }
 
-    /// Has the shim start an execution whose start was claimed.
+    /// Makes the shim start an execution whose start was claimed.
     pub(super) async fn start_exec(
         self: &Arc<Self>,
         exec: &Arc<Exec>,
@@ -69,7 +69,7 @@ impl Inner {
         let (inner, of, in_container) = (Arc::clone(self), Arc::clone(exec), Arc::clone(container));
         let process = blocking(move || {
             let process = inner.exec_process(&of.request, &in_container, console_size)?;
-            // From now on the shim is asked what became of it.
+            // From now on the shim knows its state.
             of.record().map(|()| process)
         })
         .await??;
@@ -116,8 +116,8 @@ impl Inner {
         })
     }
 
-    /// Waits in the background for the end of an execution, at first over a connection that is
-    /// there, if one is.
+    /// Waits in the background for the end of an execution, first on the existing connection, if
+    /// there is one.
     pub(super) fn watch_exec(
         self: &Arc<Self>,
         exec: &Arc<Exec>,
@@ -203,14 +203,14 @@ fn unexpected(response: Response) -> EngineError {
 pub(super) fn code_of(error: &EngineError) -> i32 {
     match error {
         EngineError::Exec { reason, .. } => reason.exit_code(),
-        // A user that does not exist, for one: the command was not tried.
+        // For example, the user does not exist; the command was not tried.
         EngineError::Invalid(_) => exit_code::NOT_EXECUTABLE,
         _ => exit_code::NOT_STARTED,
     }
 }
 
-/// Carries the streams, and ends them towards the client only when the exit code can be asked
-/// for: clients do that next.
+/// Forwards the streams, and closes them towards the client only when the exit code is known,
+/// because clients ask for it next.
 async fn carry(
     exec: Arc<Exec>,
     stream: UnixStream,

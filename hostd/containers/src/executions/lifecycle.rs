@@ -1,15 +1,15 @@
 //! The life of an execution, as a pure function: state × event → state and actions.
 //!
-//! The table stands in [`super`].
+//! The table is in [`super`].
 
-/// How far an execution is.
+/// The progress of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecState {
     /// Not started.
     Created,
     /// About to run.
     Starting,
-    /// Runs, as this process on the host.
+    /// Runs as this process on the host.
     Running(i32),
     /// Ended with this exit code, as this process; 0 when it never ran.
     Ended {
@@ -21,7 +21,7 @@ pub enum ExecState {
 }
 
 impl ExecState {
-    /// Whether nothing will happen any more.
+    /// Whether it has ended.
     pub(crate) const fn is_ended(self) -> bool {
         matches!(self, Self::Ended { .. })
     }
@@ -56,7 +56,7 @@ pub(crate) enum Action {
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// It is started, or about to be.
+    /// It is running or being started.
     IsRunning,
     /// It has ended.
     HasRun,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whichever order: it starts once, ends once, and never goes back.
+        /// For any order of events, it starts once, ends once, and never goes back.
         #[test]
         fn nothing_happens_twice(events in prop::collection::vec(event(), 0..30)) {
             let rank = |state| match state {

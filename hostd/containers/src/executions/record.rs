@@ -25,7 +25,7 @@ const DIRECTORY: &str = "execs";
 const ERA: Era = Era::Trial;
 /// Behind the identifier.
 const SUFFIX: &str = ".json";
-/// More than a document can have, in bytes: characters of a request may be escaped.
+/// An upper limit of a document's size in bytes; characters of a request may be escaped.
 const MAX_BYTES: u64 = 8 * limits::CONFIGURATION as u64;
 
 /// The document of an execution.
@@ -43,7 +43,7 @@ impl Document for ExecDocument {
     const VERSION: u32 = 1;
 }
 
-/// How far it was.
+/// Its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(crate) enum Progress {
@@ -78,7 +78,7 @@ impl Progress {
     }
 }
 
-/// Where the documents of a container's executions are.
+/// The directory of the documents of a container's executions.
 #[derive(Debug, Clone)]
 pub(crate) struct Records(PathBuf);
 
@@ -92,7 +92,7 @@ impl Records {
         self.0.join(format!("{id}{SUFFIX}"))
     }
 
-    /// Writes one. It is not flushed to a disk: it is in memory, and no execution survives a
+    /// Writes a document. It is not synchronised: it is in memory, and no execution survives a
     /// reboot.
     pub(crate) fn write(&self, document: &ExecDocument) -> Result<(), EngineError> {
         let path = self.path(&document.id);
@@ -100,7 +100,8 @@ impl Records {
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             other => return Ok(other?),
         }
-        // The container's first. Its run directory isn't made here: without it, the run is over.
+        // Creates `execs` for the container's first execution, but not the run directory: without
+        // that, the run has ended.
         match fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(EngineError::io("mkdir", &self.0)(error));
@@ -110,12 +111,12 @@ impl Records {
         Ok(document::write(&path, document, ERA, Durability::Relaxed)?)
     }
 
-    /// Removes a forgotten one. If that fails, it is removed with the run.
+    /// Removes the document of a forgotten execution. If that fails, it is removed with the run.
     pub(crate) fn remove(&self, id: &str) {
         let _ = fs::remove_file(self.path(id));
     }
 
-    /// At most this many, in no order. Unreadable files are reported and kept.
+    /// Reads at most this many, in no order. Unreadable files are reported and kept.
     pub(crate) fn read(&self, most: usize) -> Vec<ExecDocument> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
@@ -130,7 +131,7 @@ impl Records {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            // Others are left-overs of writes that were cut off.
+            // Other names are left by interrupted writes.
             let Some(id) = id.filter(|id| names::is_id(id)) else {
                 continue;
             };
@@ -168,7 +169,7 @@ fn read_one(path: &Path, id: &str) -> Result<ExecDocument, EngineError> {
     }
 }
 
-/// How the executions of a container have ended whose shim has ended, too.
+/// How the executions ended of a container whose shim has ended, too.
 pub(crate) struct Left {
     known: Vec<Execution>,
     others: i32,
@@ -201,7 +202,7 @@ impl Left {
         Self { known, others }
     }
 
-    /// The process and exit code of one. `None` for the process: it is not known.
+    /// The process and the exit code of an execution. The process may be unknown.
     pub(crate) fn end_of(&self, id: &str) -> (Option<i32>, i32) {
         let known = self.known.iter().rev().find(|known| known.exec == id);
         match known.map(|known| &known.state) {

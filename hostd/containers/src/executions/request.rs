@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::EngineError;
 use crate::spec::check::check_strings;
 
-/// Bytes of a command that an event has.
+/// Longest command in an event, in bytes.
 const IN_EVENT: usize = 1 << 10;
 
 /// The process to execute.
@@ -31,14 +31,14 @@ pub struct ExecRequest {
     pub attach_stdout: bool,
     /// Whether it receives standard error.
     pub attach_stderr: bool,
-    /// The key sequence to leave with; empty: the default one.
+    /// The key sequence for detaching; empty: the default one.
     pub detach_keys: String,
     /// Rows and columns of the terminal; zero: not given.
     pub console_size: [u16; 2],
 }
 
 impl ExecRequest {
-    /// Bytes that it has, about.
+    /// Its approximate size in bytes.
     pub(crate) fn size(&self) -> usize {
         let strings = self.args.iter().chain(&self.env);
         let others = [&self.user, &self.working_dir, &self.detach_keys];

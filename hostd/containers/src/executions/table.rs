@@ -13,11 +13,12 @@ use super::request::ExecRequest;
 use crate::EngineError;
 use crate::types::Scope;
 
-/// Ended ones are forgotten after this time.
+/// Ended executions are forgotten after this time.
 const KEPT: Duration = Duration::from_secs(300);
-/// More than this are not kept: of those that do not run the oldest is forgotten.
+/// The largest number of executions. If there are more, the oldest one that does not run is
+/// forgotten.
 pub(crate) const MAX_KEPT: usize = 4096;
-/// Nor more bytes of requests than these.
+/// The largest size of all requests in bytes.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
 /// One execution.
@@ -30,7 +31,7 @@ pub(crate) struct Exec {
     records: Records,
     /// Members that a newer engine wrote.
     rest: Rest,
-    /// When it was made or has ended.
+    /// When it was created or has ended.
     since: Mutex<Instant>,
     state: watch::Sender<ExecState>,
 }
@@ -56,7 +57,7 @@ impl Exec {
         }
     }
 
-    /// One that another engine has written down.
+    /// Restores an execution that another engine has recorded.
     pub(crate) fn restored(
         document: ExecDocument,
         scope: Scope,
@@ -147,7 +148,7 @@ impl Executions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one, and forgets others that have ended long ago or are too many.
+    /// Adds an execution, and forgets others that have ended long ago or are too many.
     pub(crate) fn insert(&self, exec: Arc<Exec>) -> Result<(), EngineError> {
         let mut gone = Vec::new();
         let inserted = self.insert_and_forget(exec, &mut gone);
@@ -188,7 +189,7 @@ impl Executions {
         self.lock().get(id).cloned()
     }
 
-    /// Removes one that could not be recorded.
+    /// Removes an execution that could not be recorded.
     pub(crate) fn remove(&self, id: &str) {
         self.lock().remove(id);
     }
@@ -200,7 +201,7 @@ impl Executions {
         own.cloned().collect()
     }
 
-    /// Forgets those of a removed container. Their records go away with its run.
+    /// Forgets the executions of a removed container. Their records are removed with its run.
     pub(crate) fn forget(&self, container: &str) {
         self.lock().retain(|_, exec| exec.container != container);
     }
@@ -238,7 +239,7 @@ mod tests {
         }
         assert_eq!(executions.of("container").len(), 3);
         assert_eq!(Records::of(run.path()).read(9).len(), 3);
-        // What runs is never forgotten.
+        // A running execution is never forgotten.
         let executions = Executions::default();
         for number in 0..3 {
             let id = format!("{number}").repeat(64);

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use tokio::time::timeout;
 
-/// How long a server may take to be connected to, and to take a batch.
+/// How long a server may take to accept a connection, and to accept a batch.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where this machine's server may listen.
 const LOCAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
@@ -48,7 +48,7 @@ pub(super) struct Format {
 }
 
 impl Format {
-    /// Of a container's log; `None`: it goes to no server.
+    /// The format for a container's log; `None`: it goes to no server.
     pub(super) fn of(log: &LogSpec, tag: String) -> Option<Self> {
         let LogSpec::Syslog {
             format, facility, ..
@@ -204,7 +204,7 @@ impl Socket {
             }
             Self::Udp(socket) => {
                 for message in messages {
-                    // Nobody listens, an earlier datagram was answered: datagrams get lost.
+                    // An ICMP answer to an earlier datagram: nobody listens. Datagrams may be lost.
                     match socket.send(message).await {
                         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                         other => drop(other?),

@@ -134,7 +134,7 @@ async fn following_sees_everything_and_ends_with_the_container() {
     });
     let first = records.recv().await.unwrap().unwrap();
     assert_eq!(&first.bytes[..], b"before\n");
-    // More than one file holds, so that the follower has to follow a rotation.
+    // More than fits into one file, so that the follower sees a rotation.
     let line = [b'x'; 1000];
     let mut seen = 0;
     for number in 0..1500_u64 {

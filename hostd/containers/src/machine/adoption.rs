@@ -28,7 +28,7 @@ impl Machine {
         Vec::new()
     }
 
-    /// Takes the last state known for true; `None` when it is known anyway and has no process.
+    /// Accepts the last known state as true; `None` if the state is certain and has no process.
     fn take_last(&mut self) -> Option<(Life, Occasion)> {
         match std::mem::replace(&mut self.life, Life::Exited) {
             Life::Unknown(Unknown { last, opening, .. }) => {
@@ -116,14 +116,14 @@ impl Machine {
                     }
                 }
             }
-            // A start and an end that the last engine did not live to write.
+            // The last engine was killed before it could write this start and end.
             Life::Created | Life::Exited | Life::Restarting { .. }
                 if record.as_ref().is_some_and(|exit| self.record.lacks(exit)) =>
             {
                 record.map_or_else(Vec::new, |exit| self.ended(&exit, occasion, now))
             }
             last => {
-                // Of a start that the last engine did not live to write.
+                // The last engine was killed before it could write this start.
                 let mut actions = match (&record, boot) {
                     (None, Boot::This) => vec![Action::KillLeftovers],
                     _ => Vec::new(),
@@ -147,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// Handles something as the last state known does.
+    /// Handles an event like the last known state.
     pub(super) fn within(&mut self, step: impl FnOnce(&mut Self) -> Vec<Action>) -> Vec<Action> {
         let (silent, opening) = match std::mem::replace(&mut self.life, Life::Exited) {
             Life::Unknown(unknown) => {

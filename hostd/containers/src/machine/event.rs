@@ -17,11 +17,11 @@ pub(crate) struct Ticket(pub(crate) u64);
 /// The moment of an event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
-    /// Since the engine was opened, without leaps.
+    /// Time since the engine was opened, monotonic.
     pub(crate) time: Duration,
-    /// By the clock of the world.
+    /// The wall clock.
     pub(crate) clock: Timestamp,
-    /// The machine goes down: nothing is started any more.
+    /// The machine shuts down: nothing is started any more.
     pub(crate) shutting_down: bool,
 }
 
@@ -39,12 +39,12 @@ pub(crate) enum Ask {
     Kill(Signal),
     Pause(Freezer),
     Unpause(Freezer),
-    /// Stop it when it runs, and start it.
+    /// Stop it if it runs, and start it.
     Restart {
         signal: Signal,
         patience: Option<Duration>,
     },
-    /// With force also when it runs.
+    /// Whether it is removed even if it runs.
     Remove {
         force: bool,
     },
@@ -54,16 +54,16 @@ pub(crate) enum Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopper {
     Caller,
-    /// The machine goes down, which is no reason not to start it at the next boot.
+    /// The shutdown of the machine, after which it may start at the next boot.
     Shutdown,
 }
 
-/// Who froze a container, or wants to.
+/// Who has frozen a container, or wants to freeze it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freezer {
-    /// A caller, who also thaws it.
+    /// A client, which also thaws it.
     Caller,
-    /// The engine, to make an image of it.
+    /// The engine, to create an image from it.
     Commit,
 }
 
@@ -83,7 +83,7 @@ pub(crate) enum Event {
     },
     /// [`Action::Send`].
     Sent(Sending),
-    /// [`Action::Send`] failed; `over`: because the end has come, and waits to be recorded.
+    /// [`Action::Send`] failed; `over`: because the container has ended, which is not recorded yet.
     NotSent(Sending, Over),
     /// [`Action::Freeze`].
     Frozen(Ticket, Freezer),
@@ -132,7 +132,7 @@ pub(crate) enum Boot {
     Earlier,
 }
 
-/// A living shim's report about its container.
+/// A running shim's report about its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Alive {
     pub(crate) pid: i32,
@@ -140,7 +140,7 @@ pub(crate) struct Alive {
     pub(crate) started_at: Option<Timestamp>,
 }
 
-/// A signal on its way.
+/// A signal to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sending {
     /// SIGKILL goes to all processes, others to the first.
@@ -155,7 +155,7 @@ pub(crate) enum Purpose {
     Kill(Ticket),
     /// The first step of an ending.
     Stop,
-    /// The ending's time is over.
+    /// The deadline of the ending has passed.
     Deadline,
     /// Removal with force.
     Removal,
@@ -164,51 +164,51 @@ pub(crate) enum Purpose {
 /// Why a container is thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Thaw {
-    /// It was asked for.
+    /// A client has requested it.
     Request(Ticket),
     /// Frozen processes can't act upon a signal.
     Signal(Option<Ticket>),
-    /// It was frozen for a moment, as by a commit, by an engine that was killed then.
+    /// An engine had frozen it for a moment, for a commit, and was then killed.
     Left,
 }
 
 /// An action. At most one action of a step reports back: [`Action::reports`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// Make the shim and let the command run. The only effect during which other events come.
+    /// Start the shim and the command. The only effect during which other events come.
     Spawn,
     /// Report the end of the run with this process, from the connection at hand.
     Watch(i32),
-    /// Check its health, and report that later.
+    /// Check its health, and report the result later.
     Check(CheckNumber),
-    /// End a check that nobody waits for any more.
+    /// Cancel a check whose result is not needed any more.
     EndCheck(CheckNumber),
-    /// Keep the health for the time of the run.
+    /// Store the health for the rest of the run.
     KeepHealth,
     Send(Sending),
     Freeze(Ticket, Freezer),
     Thaw(Thaw),
     /// Kill the remaining processes in the cgroup, and remove it.
     KillLeftovers,
-    /// Have a shim that may live end its container, and wait for that.
+    /// Make a shim, if it still runs, end its container, and wait for that.
     EndShim,
-    /// Take the container's files away.
+    /// Remove the container's files.
     Discard,
     /// Delete the files of a run.
     CleanRun,
     /// Write [`Machine::record`] to the disk.
     Persist,
-    /// Send to clients' event streams.
+    /// Send an event to clients.
     Emit(Happening),
     /// Answer the waits whose condition is met.
     Notify(Moment),
-    /// Let go of clients that attached to the next run.
+    /// Disconnect clients that attached to the next run.
     DropPending,
     /// Forget the container: name, executions, image; its files are deleted in the background.
     Release,
     /// Answer a request.
     Answer(Ticket, Outcome),
-    /// Handle a request that was kept.
+    /// Handle a queued request.
     Again(Ticket, Ask),
 }
 
@@ -266,7 +266,7 @@ impl Happening {
 /// Which waits are over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// A run has ended, or will not be.
+    /// A run has ended, or will not start.
     Ended,
     /// A start failed: it does not run.
     NotStarted,
@@ -304,7 +304,7 @@ pub(crate) enum Refusal {
     Removable,
     /// A removal without force.
     InUse(Status),
-    /// A removal: there is one already.
+    /// A removal: it is already being removed.
     BeingRemoved,
     /// A start or a removal without force: its shim does not answer.
     MayRun(Attempt),

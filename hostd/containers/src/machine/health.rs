@@ -7,8 +7,9 @@
 //! | healthy | probe | – | streak + 1; **unhealthy** at the limit | streak + 1; **unhealthy** at the limit | **unhealthy** |
 //! | unhealthy | probe | **healthy** | streak + 1 | streak + 1 | – |
 //!
-//! A check is made one interval after the last one has ended, so that slow ones never pile up, and
-//! the first one an interval after the start. What ends a container or freezes it ends its check.
+//! A check starts one interval after the last one has ended, so that slow checks never pile up. The
+//! first one starts one interval after the container. When a container ends or is frozen, its check
+//! ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +19,19 @@ use jiff::{SignedDuration, Timestamp};
 use super::{CheckRules, Now};
 use crate::types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 
-/// Results that are kept.
+/// How many results are kept.
 const KEPT: usize = 5;
 
-/// A check under way. A result of another one is of the past.
+/// The number of the running check. Results of other checks are outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckNumber(u64);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
-    /// Nobody checks.
+    /// The container is not checked.
     #[default]
     Idle,
-    /// The next check is due then.
+    /// The next check is due at this time.
     Waiting(Duration),
     Checking(CheckNumber),
 }
@@ -45,13 +46,14 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// A run begins.
+    /// A run has started.
     pub(super) fn start(&mut self, check: CheckRules, now: Now) {
         self.health = Some(Arc::default());
         self.resume(check, Some(now.clock), now);
     }
 
-    /// Checks go on: the container was frozen, or its shim did not answer, or the engine was opened.
+    /// Checks continue, after the container was frozen, its shim did not answer, or the engine was
+    /// opened.
     pub(super) fn resume(&mut self, check: CheckRules, started: Option<Timestamp>, now: Now) {
         self.health.get_or_insert_default();
         self.phase = Phase::Waiting(
@@ -60,8 +62,8 @@ impl Monitor {
         );
     }
 
-    /// Nobody checks any more; the number of a check under way. `verdict`: a container that can't be
-    /// checked counts as unhealthy.
+    /// Stops the checks, and returns the number of the running one. `verdict`: whether the
+    /// container now counts as unhealthy because it can't be checked.
     pub(super) fn suspend(&mut self, verdict: bool) -> Option<CheckNumber> {
         if verdict
             && let Some(health) = &mut self.health
@@ -75,7 +77,7 @@ impl Monitor {
         }
     }
 
-    /// The health that an earlier engine has left.
+    /// Takes over the health that an earlier engine has stored.
     pub(super) fn restore(&mut self, health: Option<Health>) {
         self.health = health.map(Arc::new);
     }
@@ -88,12 +90,12 @@ impl Monitor {
         }
     }
 
-    /// Time has passed: the check to make now.
+    /// Time has passed. Returns the check that is due.
     pub(super) fn due(&mut self, now: Now) -> Option<CheckNumber> {
         if self.deadline().is_none_or(|due| now.time < due) {
             return None;
         }
-        // All containers are about to be stopped.
+        // All containers will be stopped.
         if now.shutting_down {
             self.phase = Phase::Idle;
             return None;
@@ -104,7 +106,8 @@ impl Monitor {
         Some(number)
     }
 
-    /// A check has ended. `None`: it is not the one under way; else whether the status changed.
+    /// A check has ended. `None`: it is not the running one. Otherwise returns whether the status
+    /// has changed.
     pub(super) fn checked(
         &mut self,
         number: CheckNumber,
@@ -141,7 +144,7 @@ impl Monitor {
         Some(changed)
     }
 
-    /// How long until the next check.
+    /// The time until the next check.
     fn pause(&self, check: CheckRules, started: Option<Timestamp>, now: Timestamp) -> Duration {
         let starting = self
             .health
@@ -188,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Makes the check that is due and reports its result; when the next one is due.
+    /// Starts the due check and reports its result. Returns the time of the next one.
     fn round(monitor: &mut Monitor, code: i32) -> (HealthStatus, u32, u64) {
         let due = monitor.deadline().unwrap().as_secs();
         assert_eq!(monitor.due(at(due - 1)), None, "it comes early");
@@ -217,7 +220,8 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(round(&mut monitor, 1), (Starting, 0, 3));
         }
-        // A success ends the period early: from then on the long interval rules, and all count.
+        // A success ends the period early. From then on the long interval applies, and all failures
+        // count.
         assert_eq!(round(&mut monitor, 0), (Healthy, 0, 10));
         let mut early = monitor.clone();
         assert_eq!(round(&mut early, 1), (Healthy, 1, 10));
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_changes_nothing() {
+    fn late_results_change_nothing() {
         let mut monitor = started();
         let number = monitor.due(at(3)).unwrap();
         assert_eq!(monitor.suspend(true), Some(number));
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_too_long_is_a_failure() {
+    fn a_check_that_took_too_long_is_a_failure() {
         let mut monitor = started();
         monitor.resume(check(), None, at(0));
         let number = monitor.due(at(10)).unwrap();

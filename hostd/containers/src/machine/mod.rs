@@ -53,18 +53,18 @@
 // TABLE END
 //!
 //! - **`Running` and `Paused` may carry an `Ending`**: the reason of the end and what follows it
-//!   (rest, another start, removal). If there are several, the strongest and the earliest deadline
-//!   apply. At the deadline SIGKILL is sent; ten seconds later those who wait get the error that it
-//!   did not help.
+//!   (rest, another start, removal). If there are several, the strongest reason and the earliest
+//!   deadline apply. At the deadline SIGKILL is sent. If that does not help within ten seconds, the
+//!   waiting callers get an error.
 //! - **The end of a run** is sent (`die`) before it is written: until then the shim's record has
 //!   it. Next comes a requested removal or start; else the restart policy; else automatic removal;
 //!   else `Exited`.
-//! - **`Unknown`** keeps the last state known. Requests that only need what that state says are
-//!   handled as there; a start, or a removal that might forget a living process, is not.
+//! - **`Unknown`** keeps the last state known. Requests that only need the last known state are
+//!   handled as in that state. A start, or a removal that might forget a running process, is not.
 //! - **Time** is one event. [`Machine::deadline`] says when it is due next. If it comes early, it
 //!   does nothing, so a timer that was not stopped in time does no harm.
-//! - **Health** follows the life: [`health`] has its table. Checks are made while a container is
-//!   known to run, and only then.
+//! - **Health** follows the life: [`health`] has its table. It is checked only while the container
+//!   is known to run.
 
 mod adoption;
 mod event;
@@ -99,7 +99,7 @@ use crate::Signal;
 use crate::types::State;
 use crate::types::health::{CheckResult, Health, HealthStatus};
 
-/// How long processes may take to end after SIGKILL. More means that they hang in the kernel.
+/// How long processes may take to end after SIGKILL. If they take longer, they hang in the kernel.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
 
 /// The part of a container's specification about its life.
@@ -117,15 +117,15 @@ pub(crate) struct Rules {
     pub(crate) health: Option<CheckRules>,
 }
 
-/// When a container's health is checked, and what counts.
+/// When a container's health is checked, and how failures count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckRules {
     pub(crate) interval: Duration,
     /// Failures in a row that mean unhealthy.
     pub(crate) retries: u32,
-    /// After the start, in which failures don't count until the first success.
+    /// The start period, in which failures don't count until the first success.
     pub(crate) start_period: Duration,
-    /// In place of the interval, in that time.
+    /// The interval during the start period.
     pub(crate) start_interval: Duration,
 }
 
@@ -187,20 +187,20 @@ impl Machine {
             Event::FoundAlive(alive) => self.found_alive(alive, now),
             Event::FoundGone { record, boot } => self.found_gone(record, boot, now),
             Event::NoAnswer => self.no_answer(),
-            // A report of another run would have another process.
+            // Ignore the report of another run, which has another process.
             Event::Exited { pid, exit } if self.life.pid() == Some(pid) => self.exited(&exit, now),
             Event::Checked(number, result) => self.checked(number, result, now),
             event => self.step_known(event, now),
         }
     }
 
-    /// Events to which an unknown container reacts by the last state known.
+    /// Events to which an unknown container reacts like its last known state.
     fn step_known(&mut self, event: Event, now: Now) -> Vec<Action> {
         if matches!(self.life, Life::Unknown(_)) {
             return self.within(|known| known.step_known(event, now));
         }
         match event {
-            // Nothing that has a process is left to be changed.
+            // Without a process there is nothing to change.
             Event::Sent(Sending {
                 purpose: Purpose::Kill(ticket),
                 ..
@@ -237,13 +237,13 @@ impl Machine {
         }
     }
 
-    /// When [`Event::Time`] is wanted.
+    /// When [`Event::Time`] is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let next = [self.life_deadline(), self.monitor.deadline()];
         next.into_iter().flatten().min()
     }
 
-    /// When something of its life is due.
+    /// When its next deadline is due.
     fn life_deadline(&self) -> Option<Duration> {
         let life = match &self.life {
             Life::Unknown(unknown) => &unknown.last,
@@ -258,7 +258,7 @@ impl Machine {
         }
     }
 
-    /// Checks are made while it is known to run.
+    /// It is checked while it is known to run.
     fn follow_life(
         &mut self,
         before: Option<i32>,
@@ -276,8 +276,8 @@ impl Machine {
             }
             (None, Some(_)) => self.monitor.resume(check, self.record.started_at, now),
             (before, None) => {
-                // While nobody knows what became of it, its health is the last one known. A commit
-                // freezes it for a moment, which says nothing about it.
+                // While its state is unknown, its health is the last known one. A commit freezes it
+                // for a moment, which does not affect its health.
                 let for_commit = matches!(
                     self.life,
                     Life::Paused {
@@ -331,7 +331,7 @@ impl Machine {
         self.monitor.health.clone()
     }
 
-    /// Whether a start is under way.
+    /// Whether a start is running.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.life, Life::Starting(_))
     }
@@ -341,7 +341,7 @@ impl Machine {
         self.life == Life::Gone
     }
 
-    /// Whether nothing of it may be written.
+    /// Whether none of its files may be written.
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self.life, Life::Dead(Dead::Document(_) | Dead::State(_)))
     }

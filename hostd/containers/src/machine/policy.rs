@@ -22,8 +22,8 @@ pub(super) enum Occasion {
     Opening,
 }
 
-/// Whether the policy starts the container again. An end that was asked for is never followed by a
-/// restart; that is not a question for the policy.
+/// Whether the policy starts the container again. Do not ask for a requested end, which never
+/// causes a restart.
 pub(super) fn restarts(policy: RestartPolicy, record: &Record, occasion: Occasion) -> bool {
     // The policy does not start a container that was only created.
     if record.started_at.is_none() {
@@ -35,7 +35,7 @@ pub(super) fn restarts(policy: RestartPolicy, record: &Record, occasion: Occasio
         RestartPolicy::UnlessStopped => !record.stopped_by_caller,
         RestartPolicy::OnFailure { attempts } => {
             let left = attempts.is_none_or(|attempts| record.restart_count < attempts);
-            // At opening, a failure that a caller caused by a stop is none.
+            // At opening, a failure that was caused by a stop does not count.
             let caused = occasion == Occasion::Opening && record.stopped_by_caller;
             record.exit_code != 0 && !caused && left
         }

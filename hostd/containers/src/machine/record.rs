@@ -46,7 +46,7 @@ impl Record {
         }
     }
 
-    /// Takes over how a run ended.
+    /// Records how a run ended.
     pub(super) fn finish(&mut self, exit: &Exit, now: Timestamp) {
         self.exit_code = exit.code;
         self.error = error_of(exit);
@@ -57,18 +57,18 @@ impl Record {
         }
     }
 
-    /// Whether a shim's record is of a run whose end is not in this one yet.
+    /// Whether a shim's record is about a run whose end is not recorded here yet.
     pub(super) fn lacks(&self, exit: &Exit) -> bool {
         exit.started_at != 0 && timestamp(exit.finished_at) != self.finished_at
     }
 }
 
-/// The state of a container that was found when the engine was opened.
+/// The state of a container of an earlier engine.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// Its state.
     Written(State),
-    /// A state that a power cut tore: it was run, if that.
+    /// The state was torn by a power cut: the container may have run.
     Torn,
     /// Why its state can't be read.
     Unreadable(String),
@@ -141,7 +141,7 @@ impl Life {
     }
 }
 
-/// The record of a run whose end nobody saw.
+/// The record of a run whose end was not observed.
 pub(crate) fn lost_exit(reason: &str) -> Exit {
     Exit {
         version: 1,

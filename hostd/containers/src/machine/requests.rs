@@ -35,7 +35,8 @@ impl Machine {
         }
     }
 
-    /// Of a container without a process; `from`: where a start would begin, if it may.
+    /// A request to a container without a process; `from`: the state from which it may be started,
+    /// if any.
     fn request_at_rest(
         &mut self,
         ticket: Ticket,
@@ -60,7 +61,7 @@ impl Machine {
         }
     }
 
-    /// Of a container that waits to be started by its policy.
+    /// A request to a container that waits for a restart by its policy.
     fn request_in_pause(&mut self, ticket: Ticket, ask: Ask, now: Now) -> Vec<Action> {
         match ask {
             Ask::Start => refuse(ticket, Refusal::Runs),
@@ -96,7 +97,7 @@ impl Machine {
         }
     }
 
-    /// Of a container with a process.
+    /// A request to a container with a process.
     fn request_of_run(&mut self, ticket: Ticket, ask: Ask, now: Now) -> Vec<Action> {
         let status = self.life.status();
         let (frozen, ending) = match &mut self.life {
@@ -165,7 +166,7 @@ impl Machine {
         vec![Action::Spawn]
     }
 
-    /// Begins the removal of a container; `may_run`: nobody knows that it has no process.
+    /// Starts the removal of a container; `may_run`: it may have a process.
     pub(super) fn remove(&mut self, waiting: Vec<(Ticket, Outcome)>, may_run: bool) -> Vec<Action> {
         self.life = Life::Removing { waiting };
         match may_run {
@@ -174,7 +175,7 @@ impl Machine {
         }
     }
 
-    /// Ends a removal, if one is under way.
+    /// Ends a running removal.
     fn take_removal(&mut self, next: Life) -> Option<Vec<(Ticket, Outcome)>> {
         match std::mem::replace(&mut self.life, next) {
             Life::Removing { waiting } => Some(waiting),
@@ -232,7 +233,7 @@ impl Ending {
         }
     }
 
-    /// Of a container that is found to run while the machine goes down.
+    /// Handles a container that is found running while the machine shuts down.
     pub(super) fn of_shutdown(now: Now) -> Self {
         let mut ending = Self::new(Reason::Shutdown);
         ending.stop(Some(super::KILL_TIME), now);
@@ -247,7 +248,7 @@ impl Ending {
         ending
     }
 
-    /// A stop with so much patience; the shortest counts.
+    /// A stop with this time limit; the shortest limit applies.
     fn stop(&mut self, patience: Option<Duration>, now: Now) {
         self.is_stop = true;
         if !self.killed {
@@ -256,7 +257,7 @@ impl Ending {
         }
     }
 
-    /// SIGKILL is sent; that is waited for only so long.
+    /// SIGKILL was sent. Sets the deadline for its effect.
     pub(super) fn kill(&mut self, now: Now) {
         let limit = now.time.saturating_add(super::KILL_TIME);
         self.next = match (self.killed, self.next) {

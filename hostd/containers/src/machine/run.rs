@@ -1,4 +1,4 @@
-//! A run: its start, the signals on its way, its end, and what follows it.
+//! A run: its start, signals, its end, and what follows.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Machine {
         }
         self.record.exit_code = code;
         self.record.error = error;
-        // Clients that attached would wait for a start that was tried and is over.
+        // Attached clients would wait for a start that has already failed.
         let mut actions = vec![
             Action::CleanRun,
             Action::DropPending,
@@ -76,7 +76,7 @@ impl Machine {
         actions
     }
 
-    /// Ends a start, if one is under way.
+    /// Ends a running start.
     fn take_start(&mut self, next: Life) -> Option<Start> {
         match std::mem::replace(&mut self.life, next) {
             Life::Starting(start) => Some(start),
@@ -92,7 +92,7 @@ impl Machine {
         signal == Signal::KILL || signal == self.rules.stop_signal
     }
 
-    /// The wish for an end, where there is a process.
+    /// The requested end, if there is a process.
     fn ending(&mut self) -> Option<&mut Option<Ending>> {
         match &mut self.life {
             Life::Running { ending, .. } | Life::Paused { ending, .. } => Some(ending),
@@ -139,7 +139,7 @@ impl Machine {
                 vec![Action::Answer(ticket, Outcome::Refused(refusal))]
             }
             (Purpose::Kill(ticket), Over::No) => vec![Action::Answer(ticket, Outcome::Failed)],
-            // The next step is SIGKILL, when its time comes.
+            // The next step is SIGKILL, at its deadline.
             (Purpose::Stop, _) => vec![Action::Persist],
             (Purpose::Deadline | Purpose::Removal, Over::No) => vec![Action::KillLeftovers],
             (Purpose::Deadline | Purpose::Removal, Over::Yes) => Vec::new(),
@@ -230,8 +230,8 @@ impl Machine {
         actions.extend(answers.map(|(ticket, _)| Action::Answer(ticket, Outcome::Done)));
         self.life = Life::Exited;
         let next = self.after_end(reason, waiting, occasion, now);
-        // After the others, because they wait; until the state is kept, the shim's record is. An
-        // automatic removal comes to the same from both, and takes the run's files along.
+        // Write after waking the callers, because they wait. Until the state is written, the shim
+        // keeps its record. An automatic removal follows from either, and deletes the run's files.
         let removal = matches!(self.life, Life::Removing { .. });
         if !(removal && self.rules.auto_remove) {
             actions.push(Action::Persist);
@@ -253,7 +253,7 @@ impl Machine {
     ) -> Vec<Action> {
         match reason {
             Some(Reason::Removal) => {
-                // A removal overrules a restart, whose container is gone when it is answered.
+                // A removal overrides a restart, which is answered after the container is gone.
                 let answers = waiting.into_iter().map(|(ticket, until)| match until {
                     Until::Removed => (ticket, Outcome::Done),
                     _ => (ticket, Outcome::Refused(Refusal::Gone)),

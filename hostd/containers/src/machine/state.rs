@@ -1,16 +1,16 @@
-//! Where a container can be.
+//! The states of a container.
 
 use std::time::Duration;
 
 use super::event::{Ask, Freezer, Outcome, Ticket};
 use crate::types::Status;
 
-/// Where a container is in its life.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Life {
     /// Never ran.
     Created,
-    /// Its shim is being made.
+    /// Its shim is being started.
     Starting(Start),
     /// Its first process runs.
     Running { pid: i32, ending: Option<Ending> },
@@ -24,31 +24,31 @@ pub(crate) enum Life {
     Restarting { until: Duration },
     /// Its first process has ended.
     Exited,
-    /// Its files are being removed. The list has those who wait for that, with their answers.
+    /// Its files are being removed. The list has the waiting callers, with their answers.
     Removing { waiting: Vec<(Ticket, Outcome)> },
     /// It can't be used; only removal is possible.
     Dead(Dead),
-    /// What became of its shim is not known.
+    /// The state of its shim is unknown.
     Unknown(Unknown),
     /// It was removed.
     Gone,
 }
 
-/// A start that is under way.
+/// A running start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start {
-    /// Where it came from, and returns to when the start fails.
+    /// The earlier state, to which it returns if the start fails.
     pub(super) from: Rest,
     pub(super) by: Starter,
-    /// Part of a restart that a caller asked for.
+    /// Whether it is part of a requested restart.
     pub(super) again: bool,
     /// They are answered when the start has reported.
     pub(super) waiting: Vec<Ticket>,
-    /// Requests that are taken up then.
+    /// Requests that are handled afterwards.
     pub(super) later: Vec<(Ticket, Ask)>,
 }
 
-/// The state that a start begins from.
+/// The state before a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
     Created,
@@ -67,7 +67,7 @@ pub(super) enum Starter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(super) reason: Reason,
-    /// It counts as a stop for clients.
+    /// Whether clients see it as a stop.
     pub(super) is_stop: bool,
     /// When the next, harder step is due; `None`: never.
     pub(super) next: Option<Duration>,
@@ -76,7 +76,7 @@ pub(crate) struct Ending {
     pub(super) waiting: Vec<(Ticket, Until)>,
 }
 
-/// Why a run is to end; the later one here overrules the earlier.
+/// Why a run should end. Later variants override earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
     Kill,
@@ -108,11 +108,11 @@ pub(crate) enum Dead {
 /// A container whose shim was not asked yet, or does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unknown {
-    /// The last state known: neither `Starting`, `Unknown` nor `Gone`.
+    /// The last known state: never `Starting`, `Unknown` or `Gone`.
     pub(super) last: Box<Life>,
     /// Clients are told.
     pub(super) silent: bool,
-    /// The engine was opened: policies for that apply.
+    /// Whether the policies for the opening of the engine apply.
     pub(super) opening: bool,
 }
 

@@ -12,7 +12,7 @@ use super::state::*;
 use super::tests::{at, exit, rules};
 use super::*;
 
-/// Every kind of state, by the name it has in the table.
+/// Every kind of state, with its name in the table.
 fn states() -> Vec<(&'static str, Life)> {
     let running = Life::Running {
         pid: 7,
@@ -274,7 +274,7 @@ fn table() -> Vec<String> {
         lines.push(format!("| {what} | {} |", cells.join(" | ")));
     }
     lines.push(String::new());
-    // A report is awaited in some states; in the others it is of the past.
+    // Reports are expected in some states; in the others they are outdated.
     let idle = ["`Created`", "`Exited`", "`Dead`", "`Gone`"];
     let effects = ["frozen", "thawed", "SIGKILL not sent"];
     let (others, awaiting): (Vec<_>, Vec<_>) =
@@ -337,7 +337,7 @@ fn the_table_says_what_the_machine_does() {
     }
 }
 
-/// The lines of the crate's sources that say a status, but for tests of this machine.
+/// The lines of the crate's sources that assign a status, except tests of this machine.
 fn assignments(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {
@@ -353,7 +353,7 @@ fn assignments(directory: &Path) -> Vec<String> {
         }
         for line in fs::read_to_string(&path).unwrap().lines() {
             let line = line.trim();
-            // A health has a status, too.
+            // Skip the status of the health.
             let says = line.contains(".status = ") || line.starts_with("status: ");
             if says && !line.contains("HealthStatus::") {
                 found.push(format!("{}: {line}", name.to_string_lossy()));
@@ -369,7 +369,7 @@ fn a_status_is_said_in_one_place() {
     assert_eq!(assignments(&sources), ["record.rs: status: life.status(),"]);
 }
 
-/// States as the first releases wrote them: read, and written as they were while nothing happens.
+/// States of the first releases are read, and written unchanged as long as nothing happens.
 #[test]
 fn states_of_the_first_releases_are_read_and_written_alike() {
     for status in [

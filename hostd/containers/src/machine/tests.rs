@@ -101,7 +101,7 @@ fn success(action: &Action) -> Option<Event> {
     }
 }
 
-/// Steps, lets all effects but starts succeed, and returns all actions.
+/// Handles an event, lets all effects except starts succeed, and returns all actions.
 fn follow(machine: &mut Machine, event: Event, now: Now) -> Vec<Action> {
     let mut all = Vec::new();
     let mut events = std::collections::VecDeque::from([event]);
@@ -172,7 +172,7 @@ fn a_stop_ends_by_a_signal_or_in_time() {
     };
     assert_eq!(actions, [Action::Send(kill)]);
     assert_eq!(machine.deadline(), Some(at(25).time));
-    // Deaf even to that.
+    // It survives even that.
     let actions = machine.step(Event::Time, at(25));
     assert_eq!(answers(&actions), [(1, refusal(Refusal::Survived))]);
     assert_eq!(machine.record().status, Status::Running);
@@ -260,7 +260,7 @@ fn what_is_asked_during_a_start_is_taken_up_after_it() {
     assert_eq!(answers(&actions), [(4, DONE), (5, DONE)]);
     assert!(machine.is_gone());
 
-    // When it fails, the next start is tried, and the others wait for that.
+    // If it fails, the next start is tried, and the other requests wait for that.
     let failed = Event::NotStarted {
         code: 126,
         error: "no".to_owned(),
@@ -344,7 +344,7 @@ fn a_commit_thaws_what_it_has_frozen_and_nothing_else() {
     let mut plain = machine.clone();
     ask(&mut plain, 2, Ask::Unpause(commit), 1);
     assert_eq!(plain.record().status, Status::Running);
-    // A caller thaws and freezes it meanwhile.
+    // A client thaws and freezes it meanwhile.
     ask(&mut machine, 2, Ask::Unpause(Freezer::Caller), 1);
     ask(&mut machine, 3, Ask::Pause(Freezer::Caller), 1);
     let actions = ask(&mut machine, 4, Ask::Unpause(commit), 1);
@@ -352,7 +352,7 @@ fn a_commit_thaws_what_it_has_frozen_and_nothing_else() {
     assert_eq!(machine.record().status, Status::Paused);
 }
 
-/// Runs since second 1, and is healthy by its first check, in second 2.
+/// It runs since second 1, and is healthy by its first check, in second 2.
 fn healthy() -> Machine {
     let second = Duration::from_secs(1);
     let mut machine = running(Rules {
@@ -395,7 +395,7 @@ fn a_commit_leaves_the_health_as_it_is_and_a_pause_does_not() {
 }
 
 #[test]
-fn what_a_commit_has_frozen_does_not_stay_so_when_its_engine_is_killed() {
+fn a_container_frozen_by_a_commit_is_thawed_after_a_kill_of_the_engine() {
     let mut machine = running(rules(NEVER, false));
     ask(&mut machine, 1, Ask::Pause(Freezer::Commit), 1);
     assert_eq!(machine.kept().status, Status::Running);
@@ -409,7 +409,7 @@ fn what_a_commit_has_frozen_does_not_stay_so_when_its_engine_is_killed() {
     assert!(actions.contains(&Action::Thaw(Thaw::Left)));
     next.step(Event::Thawed(Thaw::Left), at(2));
     assert_eq!(next.record().status, Status::Running);
-    // A caller's pause stays.
+    // A client's pause is kept.
     let mut machine = running(rules(NEVER, false));
     ask(&mut machine, 1, Ask::Pause(Freezer::Caller), 1);
     let mut next = Machine::restored(rules(NEVER, false), Found::Written(machine.kept()));
@@ -459,7 +459,7 @@ fn gone(record: Option<Exit>, boot: Boot) -> Event {
 #[test]
 fn what_is_found_at_the_opening() {
     let none = rules(NEVER, false);
-    // Ended while no engine looked; with its record, without, in another boot.
+    // It ended while no engine ran: with a record, without one, and in another boot.
     for (record, boot, code, leftovers) in [
         (Some(exit(9)), Boot::This, 9, false),
         (None, Boot::This, 255, true),
@@ -471,7 +471,7 @@ fn what_is_found_at_the_opening() {
         let state = machine.record();
         assert_eq!((state.status, state.exit_code), (Status::Exited, code));
     }
-    // Lives, also where the last engine did not live to write that.
+    // It runs, even if the last engine was killed before it wrote that.
     for status in [Status::Created, Status::Running, Status::Exited] {
         let mut machine = found(status, none);
         let alive = Alive {
@@ -484,7 +484,7 @@ fn what_is_found_at_the_opening() {
         assert!(!machine.is_unknown());
         assert_eq!(machine.record().pid, 8);
     }
-    // Nothing new is not written.
+    // An unchanged state is not written.
     let alive = Alive {
         pid: 7,
         paused: false,
@@ -493,7 +493,7 @@ fn what_is_found_at_the_opening() {
     let mut machine = found(Status::Running, none);
     let actions = machine.step(Event::FoundAlive(alive), at(2));
     assert_eq!(actions, [Action::Watch(7)]);
-    // Policies, and removals that were under way.
+    // Policies, and removals that were running.
     let mut machine = found(Status::Exited, rules(ALWAYS, false));
     machine.step(gone(None, Boot::This), at(2));
     assert_eq!(machine.deadline(), Some(at(2).time));
@@ -553,7 +553,7 @@ fn a_silent_shim_is_told_and_not_forgotten() {
     assert_eq!(actions[..3], wanted);
     assert!(machine.is_gone());
 
-    // A shim that stops answering in a run; requests meanwhile are not forgotten.
+    // A shim stops answering during a run; requests meanwhile are not forgotten.
     let mut machine = running(rules(ALWAYS, false));
     machine.step(Event::NoAnswer, at(1));
     ask(&mut machine, 1, stop(Some(1)), 1);
@@ -607,7 +607,7 @@ fn nothing_starts_while_the_machine_goes_down() {
     let start = Event::Request(Ticket(1), Ask::Start);
     let actions = machine.step(start, going_down(1));
     assert_eq!(answers(&actions), [(1, refusal(Refusal::ShuttingDown))]);
-    // A start that was under way is ended by the shutdown's stop, and is none of a caller's.
+    // A running start is ended by the shutdown, which is not a client's stop.
     let mut machine = Machine::new(rules(ALWAYS, false));
     request(&mut machine, 1, Ask::Start, 1);
     let shutdown = Ask::Stop {
@@ -629,7 +629,7 @@ fn nothing_starts_while_the_machine_goes_down() {
     let state = machine.record();
     assert_eq!(state.status, Status::Exited);
     assert!(!state.stopped_by_caller);
-    // A restart that meets the end of the machine.
+    // A restart during the shutdown of the machine.
     let mut machine = running(rules(NEVER, true));
     let (signal, patience) = (Signal::TERM, None);
     ask(&mut machine, 1, Ask::Restart { signal, patience }, 1);

@@ -1,9 +1,8 @@
 //! The machine in a simulated world: a kernel with shims, a disk, and engines that crash.
 //!
 //! Requests, ends of processes, killed shims, slow and failing effects and crashes come in any
-//! order. After each step the actions are carried out as the driver does it, and checked: nothing
-//! is done twice, every request is answered once, and when all has come to rest, container and
-//! kernel agree.
+//! order. After each step the actions are carried out like the driver does, and checked: nothing is
+//! done twice, every request is answered once, and at the end container and kernel agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,25 +21,25 @@ use crate::types::health::CheckOutcome;
 #[derive(Debug, Clone)]
 enum Happens {
     Asked(Wish),
-    /// The start under way reports.
+    /// The running start reports.
     StartEnds(Fate),
     /// The process ends by itself.
     Ends(i32),
     /// The shim is killed, its container with it.
     ShimKilled,
-    /// The shim's report comes.
+    /// The shim's report arrives.
     Reported,
     /// The shim stops answering, or answers again.
     Stopped,
     Continued,
     /// The connection to a living shim breaks, and it is asked again.
     Disconnected,
-    /// The health check under way has a result.
+    /// The running health check has a result.
     Checked(i32),
     Passed(u64),
     /// The next removal fails.
     DiskFull,
-    /// The engine is killed: in this many actions from now.
+    /// The engine is killed after this many actions.
     Crash(u8),
     /// The machine loses power.
     PowerCut,
@@ -51,7 +50,7 @@ enum Happens {
 enum Fate {
     Success,
     Failure,
-    /// It runs, and ends before that is reported.
+    /// It runs, and ends before the start is reported.
     Short,
 }
 
@@ -139,19 +138,19 @@ struct World {
     /// Processes that outlived their shim.
     leftovers: bool,
     answers: bool,
-    /// The shim's record on the file system that a reboot ends.
+    /// The shim's record, on a file system that a reboot clears.
     record: Option<Exit>,
     /// state.json; `None` when the container was removed.
     disk: Option<State>,
     boot: Boot,
     removal_fails: bool,
-    /// The engine's: what it waits for.
+    /// What the engine waits for.
     spawning: bool,
     watched: Option<i32>,
     reports: VecDeque<Report>,
-    /// The health check under way.
+    /// The running health check.
     checking: Option<CheckNumber>,
-    /// Events that wait for the start under way, because its driver has them.
+    /// Events that wait for the running start.
     kept: VecDeque<Event>,
     open: BTreeSet<u64>,
     last_ticket: u64,
@@ -346,7 +345,7 @@ impl World {
     /// The report of the watched run's shim.
     fn report(&mut self) {
         let Some(pid) = self.watched else {
-            // Nobody listens yet, or an engine that finds out by itself.
+            // Nobody listens yet, or the engine finds out by itself.
             if !self.machine.is_unknown() && !self.spawning {
                 self.reports.clear();
             }
@@ -408,13 +407,13 @@ impl World {
         }
     }
 
-    /// The engine is gone; another one finds its files.
+    /// The engine is killed; another one finds its files.
     fn open_again(&mut self) {
         self.open.clear();
         self.kept.clear();
         self.reports.clear();
         self.watched = None;
-        // It ends with the connection to the engine.
+        // The check ends with the connection to the engine.
         self.checking = None;
         self.crash_in = None;
         self.removal_fails = false;
@@ -436,7 +435,7 @@ impl World {
         self.drive_all(VecDeque::from([event]));
     }
 
-    /// As the driver does it.
+    /// Like the driver.
     fn drive_all(&mut self, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
             let actions = self.machine.step(event.clone(), self.now);
@@ -642,7 +641,7 @@ impl World {
         );
         match &self.disk {
             None => assert!(self.machine.is_gone(), "{self:#?}"),
-            // What could not be removed is dead for this engine only.
+            // A container that could not be removed is dead for this engine only.
             Some(_) if state.status == Status::Dead => {}
             Some(disk) => assert_eq!(*disk, self.machine.kept(), "{self:#?}"),
         }
@@ -681,7 +680,7 @@ fn any_check() -> impl Strategy<Value = CheckRules> {
     )
 }
 
-/// A long row of happenings.
+/// A long sequence of events.
 fn row() -> impl Strategy<Value = Vec<Happens>> {
     proptest::collection::vec(happens(), 50..150)
 }

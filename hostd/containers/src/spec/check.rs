@@ -54,7 +54,7 @@ pub fn check(spec: &ContainerSpec, engine: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The least time of a health check: more often would be nothing but checks.
+/// The shortest time of a health check.
 const MIN_CHECK_TIME: Duration = Duration::from_millis(1);
 
 fn check_health(health: Option<&HealthCheck>) -> Result<(), EngineError> {
@@ -174,7 +174,7 @@ fn check_process(process: &ProcessSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// An init is the first process of its pid namespace, or none.
+/// An init must be the first process of its pid namespace.
 fn check_init(spec: &ContainerSpec) -> Result<(), EngineError> {
     let namespaces = &spec.namespaces;
     let own = namespaces.pid == NamespaceMode::Private && namespaces.donors.pid.is_none();
@@ -371,7 +371,7 @@ fn check_security(spec: &ContainerSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// What belongs to the host's users can't be had by others.
+/// A container with a user namespace can't use objects that belong to the host's users.
 fn check_users(spec: &ContainerSpec) -> Result<(), EngineError> {
     let namespaces = &spec.namespaces;
     let Some(users) = namespaces.users else {
@@ -384,7 +384,7 @@ fn check_users(spec: &ContainerSpec) -> Result<(), EngineError> {
         ));
     }
     if let Some(runtime) = &spec.runtime {
-        // Its user could not reach the root file system, which lies where only root gets.
+        // Its user could not reach the root file system, which only root may access.
         return Err(EngineError::NotImplemented(format!(
             "containers of the runtime {runtime} cannot have a user namespace; use --userns=host, or no other runtime"
         )));
@@ -528,7 +528,7 @@ fn is_number_list(text: &str) -> bool {
     })
 }
 
-/// A path that stays below where it begins.
+/// Whether a path stays below its start.
 fn check_cgroup_parent(parent: Option<&Path>) -> Result<(), EngineError> {
     let Some(parent) = parent else {
         return Ok(());

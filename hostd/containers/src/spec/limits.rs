@@ -54,8 +54,8 @@ pub(crate) fn for_start(limits: &Limits) -> Map<String, Value> {
     resources
 }
 
-/// The limits of block devices that a running container is brought to: a rate that is limited no longer
-/// is 0, which lifts it. Devices stay as they are where nothing about them changes.
+/// The changes of block device limits for a running container. A rate without a limit is written as
+/// 0, which removes an earlier limit. Devices without changes are left out.
 pub(crate) fn io_of_update(before: &IoLimits, after: &IoLimits) -> IoLimits {
     let same_node = |one: &DeviceIo, other: &DeviceIo| one.node == other.node;
     let of = |list: &IoLimits, device: &DeviceIo| {
@@ -85,8 +85,8 @@ pub(crate) fn io_of_update(before: &IoLimits, after: &IoLimits) -> IoLimits {
     }
 }
 
-/// `linux.resources` that bring a running container to these limits: an earlier limit of processes
-/// is lifted. `io`: what changes for the block devices, which were found under these numbers.
+/// `linux.resources` that apply these limits to a running container; an earlier limit of processes
+/// is removed. `io`: the changes for block devices, which have these numbers.
 pub(crate) fn for_update(limits: &Limits, io: &IoLimits, found: &[BlockDevice]) -> Value {
     let mut resources = for_start(limits);
     if let Some(block) = block_io(io, found) {
@@ -98,8 +98,7 @@ pub(crate) fn for_update(limits: &Limits, io: &IoLimits, found: &[BlockDevice]) 
     Value::Object(resources)
 }
 
-/// `linux.resources.blockIO`, for devices that were found under these numbers. `None`: nothing was
-/// asked for.
+/// `linux.resources.blockIO`, for devices with these numbers. `None`: nothing was requested.
 pub(crate) fn block_io(limits: &IoLimits, found: &[BlockDevice]) -> Option<Value> {
     type Rates<'a> = (&'a str, fn(&DeviceIo) -> Option<u64>);
     const RATES: [Rates<'_>; 4] = [
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_that_are_limited_no_longer_are_lifted() {
+    fn removed_rates_are_lifted() {
         let device = |node: &str, read_bytes, writes| DeviceIo {
             node: node.into(),
             read_bytes,

@@ -25,9 +25,9 @@ use crate::user::User;
 
 pub(crate) const DEFAULT_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The memory that the host's processes share.
+/// The host's shared memory.
 pub(crate) const HOST_MEMORY: &str = "/dev/shm";
-/// Where a container finds its init.
+/// The path of a container's init.
 const INIT: &str = "/sbin/docker-init";
 /// The files that name the container and its resolver, on the host.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub(crate) struct HostFiles<'a> {
     pub(crate) resolv_conf: &'a Path,
 }
 
-/// Namespaces of other containers, by which they are joined.
+/// Paths of the namespaces of other containers that it joins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct JoinedPaths<'a> {
     pub(crate) users: Option<&'a Path>,
@@ -50,20 +50,20 @@ pub(crate) struct JoinedPaths<'a> {
 pub(crate) struct Input<'a> {
     pub(crate) spec: &'a ContainerSpec,
     pub(crate) host_name: &'a str,
-    /// What its links tell it.
+    /// The environment variables of its links.
     pub(crate) link_variables: &'a [String],
     pub(crate) user: &'a User,
     pub(crate) files: HostFiles<'a>,
-    /// What is mounted for its volumes.
+    /// The mounts of its volumes.
     pub(crate) volumes: &'a [MountSpec],
     pub(crate) devices: &'a [DeviceNode],
-    /// Those that have limits, in the order of their limits.
+    /// The block devices with limits, in the order of the limits.
     pub(crate) block_devices: &'a [BlockDevice],
     pub(crate) cgroup: &'a str,
     pub(crate) joined: JoinedPaths<'a>,
-    /// The memory that it shares with others, for /dev/shm.
+    /// Its shared memory for /dev/shm.
     pub(crate) shared_memory: Option<&'a Path>,
-    /// The program of the init, when one is to run.
+    /// The program of the init, if it has one.
     pub(crate) init: Option<&'a Path>,
     pub(crate) facts: &'a HostFacts,
 }
@@ -223,8 +223,8 @@ fn sysctls(spec: &ContainerSpec) -> Value {
     let mut sysctls = spec.sysctls.clone();
     let joined = spec.namespaces.donors.network.is_some();
     if spec.namespaces.network != NetworkMode::Host && !joined {
-        // As Docker: ping and ports below 1024 without capabilities, in a namespace of one's own.
-        // The kernel takes groups only that exist in the user namespace.
+        // As in Docker: ping and ports below 1024 need no capabilities in a separate namespace. The
+        // kernel accepts only groups that exist in the user namespace.
         let users = spec.namespaces.users;
         let last = users.map_or(i32::MAX as u32, |users| users.size.saturating_sub(1));
         for (name, value) in [
@@ -344,7 +344,7 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
     list
 }
 
-/// Mounts in the order in which none hides another.
+/// Sorts mounts so that none hides another.
 pub(crate) fn by_depth<'a>(mounts: impl Iterator<Item = &'a MountSpec>) -> Vec<&'a MountSpec> {
     let mut mounts: Vec<_> = mounts.collect();
     mounts.sort_by_key(|mount| mount.target.components().count());

@@ -56,7 +56,7 @@ pub(super) fn root_propagation(mounts: &[MountSpec]) -> &'static str {
     result
 }
 
-/// Whether a mount shares with the host what the engine keeps, or a directory that that lies in.
+/// Whether a mount binds the engine's directory, or a directory that contains it.
 pub(crate) fn is_of_engine(source: &Path, engine: &Path) -> bool {
     source.starts_with(engine) || engine.starts_with(source)
 }

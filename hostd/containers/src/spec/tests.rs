@@ -39,7 +39,7 @@ impl Default for Case {
 }
 
 impl Case {
-    /// What the donors of the specification give, under invented paths.
+    /// The namespaces of the specification's donors, under invented paths.
     fn joined(&self) -> JoinedPaths<'static> {
         let donors = &self.spec.namespaces.donors;
         let path = |path, given| Some(Path::new(path)).filter(|_| given);
@@ -230,7 +230,7 @@ fn namespaces_of_other_containers() {
         assert!(namespaces.contains(&wanted), "{namespaces:?}");
     }
     assert_eq!(namespaces.len(), 6);
-    // Parameters of a network are for its owner to set.
+    // Only the owner of a network namespace may set its parameters.
     assert_eq!(linux["sysctl"], json!({}));
     let config = case.config();
     let mounts = config["mounts"].as_array().unwrap();
@@ -241,7 +241,7 @@ fn namespaces_of_other_containers() {
 }
 
 #[test]
-fn users_of_the_containers_own() {
+fn user_namespaces() {
     let mut case = Case::default();
     case.spec.namespaces.users = Some(UserRange {
         base: 100_000,
@@ -253,7 +253,7 @@ fn users_of_the_containers_own() {
     let linux = &config["linux"];
     assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&map, &map));
     assert_eq!(linux["sysctl"]["net.ipv4.ping_group_range"], "0 65535");
-    // What is the engine's own is shown through the same mappings.
+    // The engine's own files are mounted with the same mappings.
     let options = |config: &Value| {
         let mounts = config["mounts"].as_array().unwrap().clone();
         let volume = mounts

@@ -1,4 +1,4 @@
-//! Who watches, and the clock that measures for all of them.
+//! The watchers, and the clock that measures for all of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::ContainerStats;
 use super::measure::{Machine, measure};
 use crate::container::Container;
 
-/// How often is measured.
+/// The time between measurements.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The latest measurement of a container; `None` before the first.
@@ -36,7 +36,8 @@ struct Entry {
 }
 
 impl Clock {
-    /// Has a container measured as long as the receiver lives. It ends when the container is removed.
+    /// Measures a container as long as the receiver exists. The channel closes when the container
+    /// is removed.
     pub(super) fn watch(
         &self,
         container: &Arc<Container>,
@@ -60,11 +61,11 @@ impl Clock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Measures until nobody watches.
+    /// Measures until there are no watchers.
     async fn run(&self, mount: Option<PathBuf>) {
-        // Who watches has a first measurement.
+        // Every watcher already has a first measurement.
         let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
-        // A machine that is too busy is not kept busier.
+        // Skip missed ticks, to spare a busy machine.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -85,7 +86,7 @@ impl Clock {
         }
     }
 
-    /// Whom to measure; `None`, and then the clock is to stop, when nobody watches.
+    /// The containers to measure; `None` if there are no watchers, and the clock must stop.
     fn entries(&self) -> Option<Vec<Entry>> {
         let mut watched = self.watched();
         watched

@@ -1,4 +1,4 @@
-//! One measurement. It blocks: it reads some ten files.
+//! Makes one measurement. Blocks, because it reads about ten files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use super::{ContainerStats, Measured};
 use crate::container::Container;
 use crate::types::Snapshot;
 
-/// Most bytes of a list of interfaces that are read: a container may make any number of them.
+/// Largest list of interfaces that is read, in bytes: a container may create any number of them.
 const LARGEST_LIST: u64 = 32 << 10;
 
 /// Figures that do not depend on the container.
@@ -23,7 +23,7 @@ const LARGEST_LIST: u64 = 32 << 10;
 pub(super) struct Machine {
     processors: ProcessorFigures,
     memory: u64,
-    /// Number of the network namespace of this program.
+    /// The inode number of this program's network namespace.
     network: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Machine {
     }
 }
 
-/// Measures a container. One that does not run, or has just ended, uses nothing.
+/// Measures a container. If it does not run, or has just ended, all figures are zero.
 pub(super) fn measure(
     container: &Container,
     mount: Option<&Path>,
@@ -92,7 +92,7 @@ fn interfaces(pid: i32, machine: &Machine) -> Option<Vec<Interface>> {
     Some(found).filter(|found| !found.is_empty())
 }
 
-/// The number of a process's network namespace.
+/// The inode number of a process's network namespace.
 fn network_namespace(process: &str) -> Option<u64> {
     let found = fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
     Some(found.ino())
@@ -103,14 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_network_of_this_program_has_no_interfaces_of_its_own() {
+    fn a_container_with_the_hosts_network_has_no_interfaces_of_its_own() {
         let machine = Machine::now();
         assert!(machine.network.is_some());
         assert!(machine.memory > 1 << 20 && machine.processors.online > 0);
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(interfaces(own, &machine), None);
         assert_eq!(interfaces(-1, &machine), None);
-        // With another network the same interfaces would be shown, the loopback excepted.
+        // With another network namespace these interfaces would be shown, except loopback.
         let elsewhere = Machine {
             network: Some(0),
             ..machine

@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How a container fares.
+/// The health status of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// No check has said anything yet.
+    /// No check has decided yet.
     #[default]
     Starting,
-    /// The last check succeeded, or not enough in a row have failed since.
+    /// The last check succeeded, or too few have failed in a row since.
     Healthy,
-    /// Too many checks in a row have failed, or nobody checks.
+    /// Too many checks have failed in a row, or the container can't be checked.
     Unhealthy,
 }
 
@@ -27,7 +27,7 @@ pub struct CheckResult {
     pub end: Timestamp,
     /// How it ended.
     pub outcome: CheckOutcome,
-    /// The first bytes that the command wrote, or why it was not executed.
+    /// The first bytes of the command's output, or why it was not executed.
     pub output: String,
 }
 
@@ -49,7 +49,7 @@ pub enum CheckOutcome {
 /// The health of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// How it fares.
+    /// Its status.
     pub status: HealthStatus,
     /// Failures in a row that count.
     pub failing_streak: u32,

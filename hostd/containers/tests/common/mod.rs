@@ -113,7 +113,7 @@ impl Machine {
             run: self.run(),
             runtime: runtime(),
             images: images.clone(),
-            // The machine's network is not the test's.
+            // The test must not use the machine's network.
             defaults: EngineConfig {
                 networks: NetworksConfig {
                     bridge: "none".to_owned(),

@@ -350,7 +350,7 @@ fn an_exit_record_that_cannot_be_read_is_told() {
 }
 
 #[test]
-fn those_who_join_others_are_started_after_them() {
+fn containers_that_join_others_are_started_after_them() {
     if !is_root() {
         return;
     }
@@ -390,7 +390,7 @@ fn those_who_join_others_are_started_after_them() {
 /// Containers are started after those that they depend on, by name and by service. A container that
 /// depends on itself is started anyway.
 #[test]
-fn policies_start_containers_in_their_order() {
+fn restart_policies_start_containers_in_order() {
     if !is_root() {
         return;
     }
@@ -413,7 +413,7 @@ fn policies_start_containers_in_their_order() {
             };
             let order = &mut request.spec.start_order;
             match (number, ids.last()) {
-                // They name each other.
+                // They depend on each other.
                 (6 | 7, _) => order.after_services.push((13 - number).to_string()),
                 (_, None) => {}
                 (2 | 4, _) => order.after_services.push((number - 1).to_string()),
