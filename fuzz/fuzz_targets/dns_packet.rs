@@ -49,7 +49,7 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
             Packet::Refused(refusal) => {
                 let answer = answer::refusal(&refusal);
                 assert!(answer.len() >= 12 && answer.len() <= 512);
-                // Nobody answers an answer.
+                // An answer must not be answered.
                 assert!(matches!(read(&answer, transport), Packet::Nothing));
             }
             Packet::Nothing => {}

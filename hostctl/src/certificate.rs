@@ -1,5 +1,5 @@
-//! `hostctl certificate`. The key of a certificate is made here and stays here; the machine gets a
-//! request and answers with certificates.
+//! `hostctl certificate`. The key of a certificate is created here and never leaves; the machine
+//! gets a signing request and returns certificates.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;

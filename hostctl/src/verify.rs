@@ -21,7 +21,7 @@ pub(crate) async fn run(
         images: images.to_vec(),
     };
     let mut report = Report::default();
-    // For people who wait: not written to a file or a pipe.
+    // Progress is for people, so it is not written to a file or a pipe.
     let live = std::io::stderr().is_terminal();
     client
         .lines(Method::POST, "/host/v1/images/verify", &request, |line| {

@@ -32,7 +32,7 @@ pub type NodeId = u32;
 /// The root directory.
 pub const ROOT: NodeId = 0;
 
-/// LayerLimits of a layer.
+/// Limits of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerLimits {
     /// Entries of the archive, and directories on their paths. A million of them need about 300 MB
