@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::LOCAL;
 
-/// Name of the document that makes a volume exist.
+/// Name of the document. A volume exists while it has one.
 pub(crate) const VOLUME: &str = "volume.json";
 /// Name of the directory that containers see, beside the document.
 pub(crate) const DATA: &str = "_data";
@@ -29,7 +29,7 @@ pub(crate) struct VolumeDocument {
 }
 
 impl Document for VolumeDocument {
-    /// In version 2 the driver may be a plugin, whose volume an engine of version 1 would take for an
+    /// In version 2 the driver may be a plugin. An engine of version 1 would treat its volume as an
     /// empty one of its own.
     const VERSION: u32 = 2;
     const WRITES: u32 = 1;

@@ -27,17 +27,17 @@ pub enum VolumeError {
     Invalid {
         /// The volume.
         name: String,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what would be correct.
         reason: String,
     },
-    /// Its driver can't be asked, or refuses.
+    /// Its driver can't be reached, or refuses.
     #[error("{operation} {name}: {source}")]
     Driver {
         /// The operation: `create`, `get`, `remove`.
         operation: &'static str,
         /// The volume.
         name: String,
-        /// Why it was not.
+        /// Why it was not possible.
         source: Box<PluginError>,
     },
     /// Its driver does not mount it.
@@ -48,20 +48,20 @@ pub enum VolumeError {
         /// Why.
         source: Box<PluginError>,
     },
-    /// The name is another volume's.
+    /// A volume of another driver has the name.
     #[error("create {name}: {reason}: volume name must be unique")]
     Taken {
         /// The volume.
         name: String,
-        /// Whose it is.
+        /// The driver that has it.
         reason: String,
     },
-    /// Too many wait for it.
+    /// Too many requests wait for it.
     #[error(
         "volume {0}: many requests wait for its plugin already: try again later, and see why it does not answer"
     )]
     Busy(String),
-    /// Another cleaning is under way.
+    /// Another prune is running.
     #[error("a prune operation is already running")]
     Pruning,
     /// Its document can't be read.
@@ -72,7 +72,7 @@ pub enum VolumeError {
         /// Why.
         reason: String,
     },
-    /// What its options ask for can't be mounted.
+    /// The mount of its options failed.
     #[error(
         "error while mounting volume '{}': failed to mount local volume: mount {device}:{}, flags: {flags:#x}, data: {data}: {source}",
         path.display(), path.display()
@@ -97,7 +97,7 @@ pub enum VolumeError {
     Io {
         /// The operation: `mkdir`, `open`, ….
         operation: &'static str,
-        /// To what.
+        /// Its object.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,

@@ -17,9 +17,9 @@ use crate::VolumeError;
 use crate::lock::lock;
 use crate::name;
 
-/// Bytes of a file.
+/// Largest file in bytes.
 const LONGEST: u64 = 64 << 10;
-/// The engine that reads them may be older than this one, at any time.
+/// The next engine that reads them may be an older one, at any time.
 const ERA: Era = Era::Trial;
 
 /// A use: the volume and its user.
@@ -31,7 +31,7 @@ pub(crate) struct Record {
     pub(crate) volume: String,
     pub(crate) user: String,
     pub(crate) driver: String,
-    /// `None`: the plugin was asked to mount it, and did not say yet where.
+    /// `None`: the plugin was asked to mount it, and has not returned the path yet.
     #[serde(default)]
     pub(crate) path: Option<PathBuf>,
     #[serde(flatten)]
@@ -70,7 +70,7 @@ impl Ledger {
         }
     }
 
-    /// Writes down that a plugin will be asked to mount, or where it did.
+    /// Records that a plugin will be asked to mount, or where it has mounted.
     pub(crate) fn write(&self, record: Record) -> Result<(), VolumeError> {
         let key = (record.volume.clone(), record.user.clone());
         let mut records = lock(&self.records);
@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-/// The files of a directory, which is made for the first use.
+/// The files of a directory, which is created for the first use.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

@@ -1,4 +1,4 @@
-//! Volumes as their plugins know them. All of this may take as long as a plugin may.
+//! Volumes as their plugins know them. Each call may take as long as a plugin may.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl VolumeStore {
                 }
             }
         }
-        // Now: a volume that was made meanwhile is known.
+        // Read the list now, so that a volume created meanwhile is known.
         let known = self.list();
         let mut all: BTreeMap<String, Arc<Volume>> = known
             .iter()
@@ -58,7 +58,7 @@ impl VolumeStore {
         (all.into_values().collect(), warnings)
     }
 
-    /// One volume, with what its plugin says of it.
+    /// One volume, with its plugin's information.
     ///
     /// # Errors
     /// [`VolumeError::NoSuchVolume`], or its plugin does not answer.
@@ -79,7 +79,7 @@ impl VolumeStore {
             let found = plugin.get(name, Hurry::No)?;
             let found = found.map(|found| match found.mountpoint.as_os_str().is_empty() {
                 false => found,
-                // Some say it only when they are asked for it.
+                // Some plugins return it only for a single volume.
                 true => Found {
                     mountpoint: plugin.path(name).ok().flatten().unwrap_or_default(),
                     ..found
@@ -101,7 +101,7 @@ impl VolumeStore {
         names
     }
 
-    /// Where a volume's files are for one of its users, without asking anybody.
+    /// The path of a volume's files for one of its users, without asking its plugin.
     ///
     /// # Errors
     /// There is no such volume.
@@ -115,7 +115,7 @@ impl VolumeStore {
 }
 
 impl Inner {
-    /// The plugin that has a volume which is not known here.
+    /// Finds the plugin of a volume that is not known here.
     pub(crate) fn driver_of(&self, name: &str) -> Option<String> {
         let answers = self.plugins.ask_all(|plugin| plugin.get(name, Hurry::Yes));
         answers

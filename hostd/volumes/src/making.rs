@@ -1,4 +1,4 @@
-//! Making volumes, or finding those that are there already.
+//! Creates volumes, or finds existing ones.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,12 +21,11 @@ use crate::types::{LOCAL, NewVolume, Volume, VolumeLease};
 use crate::unfit::Unfit;
 
 impl VolumeStore {
-    /// Makes a volume, or finds the one of that name, whose options and labels stay as they are. Asks a
-    /// plugin when it is the driver, or when the driver is not said and there are plugins.
+    /// Creates a volume, or finds the existing one of that name, whose options and labels are not
+    /// changed. Asks a plugin if it is the driver, or if no driver is given and there are plugins.
     ///
-    /// # Errors
-    /// A name, driver or option that is not allowed; the name is another driver's; the disk or the
-    /// plugin fails.
+    /// # Errors The name, the driver or an option is invalid, a volume of another driver has the
+    /// name, or the disk or the plugin fails.
     pub fn create(&self, new: NewVolume) -> Result<Arc<Volume>, VolumeError> {
         let new = named(new);
         let name = new.name.clone();
@@ -36,7 +35,8 @@ impl VolumeStore {
         })
     }
 
-    /// As [`VolumeStore::create`], and holds the volume for a container. Also: whether it was made.
+    /// Like [`VolumeStore::create`], and holds the volume for a container. Also returns whether it
+    /// was created.
     ///
     /// # Errors
     /// As for [`VolumeStore::create`], and a volume that can't be read.
@@ -62,7 +62,7 @@ impl VolumeStore {
     }
 }
 
-/// One without a name gets one, and the label of those.
+/// A volume without a name gets one, and the label of anonymous volumes.
 fn named(mut new: NewVolume) -> NewVolume {
     if new.name.is_empty() {
         new.name = name::generate();
@@ -75,7 +75,7 @@ fn named(mut new: NewVolume) -> NewVolume {
 }
 
 impl Inner {
-    /// Also: whether it was made.
+    /// Also returns whether it was created.
     fn find_or_make(
         &self,
         turn: &Turn<'_>,
@@ -96,8 +96,8 @@ impl Inner {
         }
     }
 
-    /// Whether a known volume still exists, and is the wanted driver's. What its plugin does not know
-    /// any more is forgotten.
+    /// Whether a known volume still exists, with the wanted driver. Forgets a volume that its
+    /// plugin does not know any more.
     fn is_still_there(
         &self,
         turn: &Turn<'_>,
@@ -152,7 +152,7 @@ impl Inner {
         }
     }
 
-    /// The volume of a plugin that was not made through this store.
+    /// Finds a plugin's volume that was not created through this store.
     fn find_in_plugins(
         &self,
         turn: &Turn<'_>,
@@ -216,7 +216,7 @@ impl Inner {
         Ok(volume)
     }
 
-    /// Makes a volume known. After an error nothing of it is left.
+    /// Adds a volume. An error leaves nothing of it.
     fn keep(&self, new: NewVolume) -> Result<Arc<Volume>, VolumeError> {
         let document = VolumeDocument {
             name: new.name,
@@ -241,7 +241,7 @@ impl Inner {
         Ok(volume)
     }
 
-    /// Makes a volume's directory. It exists when its document does.
+    /// Creates a volume's directory. The volume exists once its document does.
     fn write(&self, document: &VolumeDocument, name: &str) -> Result<PathBuf, VolumeError> {
         let directory = self.objects.prepare(name)?;
         let set_mode = |path: &Path, mode| {
@@ -251,7 +251,7 @@ impl Inner {
         if document.driver == LOCAL {
             let data = directory.join(DATA);
             fs::create_dir(&data).map_err(VolumeError::io("mkdir", &data))?;
-            // Users of containers may be anybody; the umask of hostd's caller must not matter.
+            // Containers may have any users, so hostd's umask must not matter.
             set_mode(&data, 0o755)?;
         }
         set_mode(&directory, 0o711)?;

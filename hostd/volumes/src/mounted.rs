@@ -13,11 +13,11 @@ use crate::VolumeError;
 use crate::lock::lock;
 use crate::options::{self, Wanted};
 
-/// The containers that use a volume now. Held while it is mounted, unmounted or filled, which may
-/// take long; so each volume has its own, and no other volume waits for it.
+/// The containers that use a volume now. Locked while it is mounted, unmounted or filled, which may
+/// take long. So each volume has its own lock, and no other volume waits for it.
 pub(crate) type Users = Arc<Mutex<BTreeSet<String>>>;
 
-/// Which containers use which volumes now. A volume that was never used has no entry.
+/// The current uses of all volumes. A volume that was never used has no entry.
 #[derive(Debug, Default)]
 pub(crate) struct Usage(Mutex<BTreeMap<String, Users>>);
 
@@ -57,9 +57,8 @@ pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
 
 /// Whether something is mounted at a path.
 ///
-/// # Errors
-/// It can't be found out, for example because a server does not answer. Then it counts as mounted,
-/// because the files below may belong to another machine.
+/// # Errors This can't be found out, for example because a server does not answer. Callers must
+/// then treat it as mounted, because the files below may belong to another machine.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
     let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
     match statx(CWD, path, flags, StatxFlags::empty()) {
@@ -71,7 +70,7 @@ pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
 
 /// Unmounts a path, if something is mounted there.
 pub(crate) fn unmount(path: &Path) -> Result<(), VolumeError> {
-    // One whose server does not answer can still be unmounted.
+    // A mount whose server does not answer can still be unmounted.
     while is_mounted(path).unwrap_or(true) {
         match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}

@@ -1,11 +1,11 @@
-//! Which names volumes may have.
+//! The valid names of volumes.
 
 use crate::unfit::Unfit;
 
-/// The label of volumes to which nobody gave a name. Its value says nothing.
+/// The label of anonymous volumes. Its value has no meaning.
 pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
-/// Names of files are not longer.
+/// Longest name of a file.
 const LONGEST: usize = 255;
 
 /// Whether a volume of the driver `local` may have a name.
@@ -35,14 +35,15 @@ pub(crate) fn check(name: &str) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Bytes of a plugin's volume's name that is no plain file name: the name of its directory is longer.
+/// Longest name of a plugin's volume that is no plain file name, in bytes. The name of its
+/// directory is longer.
 const LONGEST_FOREIGN: usize = 120;
 
-/// What begins the name of the directory of a volume whose name is none of a file.
+/// Prefix of the directory of a volume whose name is no file name.
 const FOREIGN: char = '=';
 
-/// Whether a volume of any driver may have a name. Plugins have their own rules: some take a path on a
-/// server.
+/// Whether a volume of any driver may have a name. Plugins have their own rules: some accept a path
+/// on a server.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -68,7 +69,7 @@ pub(crate) fn directory(name: &str) -> String {
     }
 }
 
-/// The name of the volume that has a directory of this name.
+/// The name of the volume with a directory of this name.
 pub(crate) fn of_directory(directory: &str) -> String {
     let foreign = directory.strip_prefix(FOREIGN);
     let foreign = foreign.and_then(|digits| hex::decode(digits).ok());
@@ -76,7 +77,7 @@ pub(crate) fn of_directory(directory: &str) -> String {
     foreign.unwrap_or_else(|| directory.to_owned())
 }
 
-/// A name that no other volume has: 64 hexadecimal digits.
+/// A new unique name of 64 hexadecimal digits.
 pub fn generate() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }

@@ -1,4 +1,4 @@
-//! Allows one operation at a time for each name of a volume: those that make, find or remove it.
+//! Serialises the operations that create, find or remove a volume, by its name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use crate::VolumeError;
 use crate::lock::lock;
 
-/// How many wait for one name while a plugin is asked about it. Each of them holds a thread.
+/// How many operations may wait for one name while a plugin is asked. Each of them occupies a
+/// thread.
 const MOST_WAITING: usize = 16;
 
 /// The names with a running operation.
@@ -21,18 +22,18 @@ struct Entry {
     slow: AtomicBool,
 }
 
-/// Says how long the work on a name may take.
+/// Tells other operations how long the work on a name may take.
 pub(crate) struct Turn<'a>(&'a Entry);
 
 impl Turn<'_> {
-    /// From here on a plugin is asked.
+    /// From now on the work asks a plugin.
     pub(crate) fn asks_a_plugin(&self) {
         self.0.slow.store(true, Ordering::Release);
     }
 }
 
 impl Names {
-    /// Does work on a name when nobody else works on it.
+    /// Does work on a name, once no other operation works on it.
     ///
     /// # Errors
     /// The errors of the work, and [`VolumeError::Busy`].
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_works_on_a_name_and_the_others_are_bounded() {
+    fn one_operation_works_on_a_name_and_waiters_are_limited() {
         let names = Names::default();
         let (begun, has_begun) = mpsc::channel();
         let (end, may_end) = mpsc::channel::<()>();

@@ -7,7 +7,7 @@ use rustix::mount::MountFlags;
 
 use crate::unfit::Unfit;
 
-/// Options that mean something, and those that each of them needs beside it.
+/// The known options, each with the options that it requires.
 const KNOWN: &[(&str, &[&str])] = &[
     ("device", &["type"]),
     ("o", &["device", "type"]),
@@ -19,7 +19,7 @@ const KNOWN: &[(&str, &[&str])] = &[
 pub(crate) struct Wanted {
     /// The type of the file system; `none` for a bind mount.
     pub(crate) kind: String,
-    /// What is mounted.
+    /// The source of the mount.
     pub(crate) device: String,
     /// Flags of mount(2).
     pub(crate) flags: MountFlags,
@@ -27,7 +27,7 @@ pub(crate) struct Wanted {
     pub(crate) data: String,
 }
 
-/// Whether the driver understands options.
+/// Whether the driver accepts options.
 ///
 /// # Errors
 /// What is wrong with them, in Docker's words.
@@ -53,7 +53,7 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// The mount that options ask for, if any.
+/// The mount that options request, if any.
 pub(crate) fn wanted(options: &BTreeMap<String, String>) -> Option<Wanted> {
     let get = |name: &str| options.get(name).cloned().unwrap_or_default();
     let (kind, device) = (get("type"), get("device"));
@@ -107,7 +107,7 @@ fn parse(text: &str) -> (MountFlags, String) {
     (flags, data.join(","))
 }
 
-/// The data with the host of `addr=` as an address: the kernel knows no names.
+/// Replaces the host name of `addr=` by an address, because the kernel does not resolve names.
 ///
 /// # Errors
 /// The name can't be resolved.
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_data_are_divided() {
+    fn flags_and_data_are_separated() {
         let list = options(&[
             ("type", "nfs"),
             ("device", ":/x"),

@@ -17,13 +17,13 @@ use crate::types::{PrunedVolumes, Volume};
 /// Whether a volume that can't be removed is at least forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
-    /// A volume whose plugin does not remove it stays.
+    /// A volume is kept if its plugin does not remove it.
     No,
-    /// It is forgotten, whatever its plugin does.
+    /// The volume is forgotten, whatever its plugin does.
     Yes,
 }
 
-/// Keeps a second prune away while it exists.
+/// Prevents a second prune while it exists.
 struct Pruning<'a>(&'a AtomicBool);
 
 impl<'a> Pruning<'a> {
@@ -42,11 +42,10 @@ impl Drop for Pruning<'_> {
 }
 
 impl VolumeStore {
-    /// Removes a volume with all that is in it. Asks a plugin when the volume is not of this host's own
+    /// Removes a volume with its content. Asks the plugin if the volume is not of this host's own
     /// driver.
     ///
-    /// # Errors
-    /// There is none, containers hold it, or its plugin fails.
+    /// # Errors The volume does not exist, containers hold it, or its plugin fails.
     pub fn remove(&self, name: &str, force: Force) -> Result<(), VolumeError> {
         let trash = self.0.names.turn(name, |turn| {
             match self.0.known(name) {
@@ -96,7 +95,7 @@ impl VolumeStore {
                     pruned.bytes += bytes;
                     pruned.names.push(volume.name.clone());
                 }
-                // Taken or removed by others meanwhile.
+                // It was used or removed meanwhile.
                 Err(VolumeError::InUse { .. } | VolumeError::NoSuchVolume(_)) => {}
                 Err(error) => tracing::warn!(name = volume.name, %error, "volume not removed"),
             }
@@ -118,17 +117,18 @@ impl Inner {
         }
     }
 
-    /// Takes a volume that nobody holds away, and returns where its files wait to be deleted.
+    /// Removes a volume that nobody holds, and returns the directory whose files are still to be
+    /// deleted.
     fn take_away(&self, name: &str) -> Result<Option<PathBuf>, VolumeError> {
         let mut volumes = lock(&self.volumes);
-        // A volume of that name may have become a plugin's.
+        // The volume of that name may meanwhile belong to a plugin.
         let volume = volumes
             .get(name)
             .filter(|volume| volume.is_local())
             .cloned();
         let volume = volume.ok_or_else(|| VolumeError::NoSuchVolume(name.to_owned()))?;
         self.require_unheld(name)?;
-        // A mount that an earlier engine has left must not be deleted through.
+        // Do not delete files through a mount that an earlier engine has left.
         mounted::unmount(&volume.mountpoint)?;
         let trash = self.objects.discard(&name::directory(name))?;
         volumes.remove(name);

@@ -1,4 +1,4 @@
-//! The volumes of a host in memory, and what all operations on them share.
+//! The volumes of a host in memory, and the shared state of all operations.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,11 +22,11 @@ use crate::names::Names;
 use crate::plugins::Plugins;
 use crate::types::{LOCAL, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease};
 
-/// Events that a slow subscriber may lag behind before it loses some.
+/// How many events a slow subscriber may lag behind before it loses some.
 const EVENT_BACKLOG: usize = 1024;
 
 /// The volumes of a host. Clones share them. All calls that change something block on files, and on
-/// plugins where it is said.
+/// plugins if their documentation says so.
 #[derive(Debug, Clone)]
 pub struct VolumeStore(pub(crate) Arc<Inner>);
 
@@ -46,8 +46,8 @@ pub(crate) struct Inner {
 }
 
 impl VolumeStore {
-    /// Opens the volumes of a host. A volume whose document can't be read is kept as it is, and listed.
-    /// No plugin is asked.
+    /// Opens the volumes of a host. A volume whose document can't be read is listed and not
+    /// changed. No plugin is asked.
     ///
     /// # Errors
     /// The directory can't be made or read.
@@ -85,7 +85,8 @@ impl VolumeStore {
         lock(&self.0.volumes).values().cloned().collect()
     }
 
-    /// One volume, as far as it is known here. Its plugin may know more ([`VolumeStore::look`]).
+    /// One volume, with the information that is stored here. Its plugin may know more
+    /// ([`VolumeStore::look`]).
     ///
     /// # Errors
     /// [`VolumeError::NoSuchVolume`].
@@ -160,11 +161,11 @@ impl Inner {
     }
 }
 
-/// A volume as its document says, in its directory.
+/// Makes a volume from its document and its directory.
 pub(crate) fn volume(document: VolumeDocument, directory: &Path) -> Volume {
     let mountpoint = match document.driver.as_str() {
         LOCAL => directory.join(DATA),
-        // Its plugin says where, when it is mounted.
+        // Its plugin returns the path when it is mounted.
         _ => PathBuf::new(),
     };
     Volume {
@@ -180,7 +181,7 @@ pub(crate) fn volume(document: VolumeDocument, directory: &Path) -> Volume {
     }
 }
 
-/// A volume as it is on the disk.
+/// Makes the document of a volume.
 fn read(objects: &Objects, directory: &str) -> Result<Volume, VolumeError> {
     let path = objects.directory(directory)?;
     let why = match document::read::<VolumeDocument>(&objects.document(directory)?) {

@@ -16,25 +16,25 @@ pub const LOCAL: &str = "local";
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Where volumes are kept.
+    /// The directory of volumes.
     pub base: PathBuf,
-    /// Where it is kept which plugins' volumes are mounted; gone with the boot.
+    /// The directory of the records of mounted plugins' volumes. A reboot empties it.
     pub uses: PathBuf,
-    /// Identifies the running boot of the kernel.
+    /// Identifies the current boot of the kernel.
     pub boot: String,
-    /// Whether documents are written as the release before wrote them.
+    /// Whether documents are written in the format of the previous release.
     pub era: Era,
-    /// Where plugins are looked for.
+    /// The directories that are searched for plugins.
     pub plugins: Vec<PathBuf>,
 }
 
-/// Where a volume is the same one.
+/// The scope in which a name means the same volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reach {
     /// On this host.
     #[default]
     Local,
-    /// On every host that has its plugin.
+    /// On every host that has the plugin.
     Global,
 }
 
@@ -48,17 +48,17 @@ impl Reach {
     }
 }
 
-/// What volume to make.
+/// A volume to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewVolume {
-    /// Its name; empty: one is made up.
+    /// Its name; empty: a name is generated.
     pub name: String,
     /// Its driver: [`LOCAL`] or a plugin. Empty: the driver that has a volume of that name, or
     /// [`LOCAL`].
     pub driver: String,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
-    /// Labels, which mean something to clients only.
+    /// Labels, which only clients interpret.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -69,30 +69,30 @@ pub struct Volume {
     pub name: String,
     /// Its driver.
     pub driver: String,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// The directory that containers see, on the host. Of a plugin's volume it is empty as long as the
-    /// plugin does not say it.
+    /// The path on the host of the directory that containers see. For a plugin's volume it is empty
+    /// until the plugin returns it.
     pub mountpoint: PathBuf,
-    /// Where it is the same volume.
+    /// The scope of the name.
     pub reach: Reach,
-    /// What its plugin says of it: a JSON object as text.
+    /// Its plugin's information: a JSON object as text.
     pub status: Option<Box<str>>,
-    /// Why its document can't be read. Such a volume is listed, and can be removed by name only.
+    /// Why its document can't be read. Such a volume is listed, and can only be removed by name.
     pub unreadable: Option<String>,
 }
 
 impl Volume {
-    /// Whether nobody gave it a name.
+    /// Whether it is anonymous.
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key(ANONYMOUS)
     }
 
-    /// Whether it is kept by this host's own driver, not by a plugin.
+    /// Whether it belongs to this host's own driver, not to a plugin.
     pub fn is_local(&self) -> bool {
         self.driver == LOCAL
     }
@@ -102,7 +102,7 @@ impl Volume {
         self.is_local() && self.options.is_empty() && self.unreadable.is_none()
     }
 
-    /// Whether its content is another file system's, which is mounted while containers use it.
+    /// Whether its content is in another file system, which is mounted while containers use it.
     pub fn is_mount(&self) -> bool {
         !self.is_local() || options::wanted(&self.options).is_some()
     }
@@ -111,14 +111,14 @@ impl Volume {
 /// Keeps a volume from being removed. The holder is a container's identifier.
 pub type VolumeLease = Lease<String, String>;
 
-/// Something that happened to a volume.
+/// An event of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeEvent {
     /// `create`, `mount`, `unmount`, `destroy` or `prune`.
     pub action: &'static str,
     /// The volume; empty for `prune`.
     pub name: String,
-    /// Further facts.
+    /// Further attributes.
     pub attributes: BTreeMap<String, String>,
     /// Nanoseconds since 1970.
     pub time: i64,
@@ -129,6 +129,6 @@ pub struct VolumeEvent {
 pub struct PrunedVolumes {
     /// The names of the volumes.
     pub names: Vec<String>,
-    /// Bytes that they took.
+    /// The freed bytes.
     pub bytes: u64,
 }

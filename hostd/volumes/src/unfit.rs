@@ -1,7 +1,7 @@
 //! What is wrong with a client's name or option.
 
-/// Why a name, or the options of the driver `local`, can't be used: words for the client, Docker's
-/// where it has some.
+/// Why a name, or the options of the driver `local`, can't be used: a text for the client, which is
+/// Docker's if there is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfit(String);

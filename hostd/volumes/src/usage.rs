@@ -1,4 +1,4 @@
-//! Volumes of containers that run, and filling new ones.
+//! The volumes of running containers, and the filling of new ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct VolumeUse {
 }
 
 impl VolumeStore {
-    /// Uses a volume for a container that starts. The first use mounts what its options ask for; a
+    /// Uses a volume for a container that starts. The first use makes the mount of its options. A
     /// plugin is asked to mount for each container.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl VolumeStore {
         Ok(self.in_use(volume, container, directory))
     }
 
-    /// Notes a use that began before this store was opened. Nobody is asked.
+    /// Records a use that began before this store was opened. No plugin is asked.
     ///
     /// # Errors
     /// There is no such volume.
@@ -84,7 +84,7 @@ impl VolumeStore {
         let left: Vec<Record> = left
             .into_iter()
             .filter(|record| !lock(&self.0.usage.of(&record.volume)).contains(&record.user))
-            // A container that can't be read may run with any volume.
+            // An unreadable container may be running with any volume.
             .filter(|record| !self.0.may_be_held_unseen(&record.volume))
             .collect();
         if left.is_empty() {
@@ -114,7 +114,7 @@ impl VolumeStore {
         copy: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
         let volume = &used.volume;
-        // No use of it begins or ends meanwhile.
+        // No use of the volume begins or ends meanwhile.
         let users = self.0.usage.of(&volume.name);
         let users = lock(&users);
         let data = &used.directory;
@@ -122,7 +122,7 @@ impl VolumeStore {
         if entries?.next().is_some() {
             return Ok(());
         }
-        // The caller's own use is one.
+        // One of the uses is the caller's own.
         if users.len() > 1 || !volume.is_local() || is_mounted(data)? {
             return copy(data);
         }
@@ -134,7 +134,7 @@ impl VolumeStore {
             remove()?;
             return Err(error);
         }
-        // Replaces an empty directory, or fails.
+        // The rename replaces an empty directory, or fails.
         fs::rename(&staging, data).map_err(VolumeError::io("rename", &staging))?;
         Ok(())
     }
@@ -168,12 +168,12 @@ impl Inner {
         if users.contains(container)
             && let Some(path) = earlier.as_ref().and_then(|record| record.path.clone())
         {
-            // It has the volume at several places.
+            // The container has the volume at several paths.
             return Ok(path);
         }
         if earlier.is_some() {
-            // An earlier engine was killed, or the plugin did not answer in time. One that counts
-            // has counted it.
+            // An earlier engine was killed, or the plugin did not answer in time. A plugin that
+            // counts uses has counted this one.
             let ended = plugin.unmount(name, container);
             ended.map_err(not_mounted)?;
             self.ledger.forget(name, container);
@@ -224,7 +224,7 @@ impl Inner {
     fn end_in(&self, plugin: &Plugin, name: &str, user: &str) {
         match plugin.unmount(name, user) {
             Ok(()) => self.ledger.forget(name, user),
-            // It has its own words for a volume that it does not know any more.
+            // Plugins have no common text for a volume that they do not know any more.
             Err(error @ PluginError::Refused(_)) => {
                 tracing::warn!(name, user, %error, "volume not unmounted");
                 self.ledger.forget(name, user);
@@ -274,7 +274,7 @@ impl Inner {
         let users = self.usage.of(name);
         let mut users = lock(&users);
         if !users.remove(container) {
-            // It had the volume at several places.
+            // The container had the volume at several paths.
             return;
         }
         match entered {
@@ -290,13 +290,13 @@ impl VolumeUse {
         &self.volume
     }
 
-    /// Whether it is a directory of this host's own driver, of which nobody else decides who its files
-    /// belong to.
+    /// Whether it is a directory of this host's own driver, so that the engine decides about the
+    /// owners of its files.
     pub fn is_own(&self) -> bool {
         !self.volume.is_mount()
     }
 
-    /// Where its files are.
+    /// The path of its files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -329,7 +329,7 @@ impl VolumeUse {
         );
     }
 
-    /// As [`VolumeUse::end`], of a use that was not announced.
+    /// Like [`VolumeUse::end`], for a use that was not announced.
     pub fn end_silently(&self) {
         self.store.0.end_use(&self.volume, &self.container);
     }

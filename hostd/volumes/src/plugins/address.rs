@@ -1,5 +1,5 @@
-//! Where plugins are found: a socket `NAME.sock`, or a file `NAME.spec` or `NAME.json` that says where
-//! the plugin listens, each of them also in a directory NAME.
+//! Finds plugins: a socket `NAME.sock`, or a file `NAME.spec` or `NAME.json` with the plugin's
+//! address. Each may also be in a directory NAME.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::error::{DescriptionError, PluginError};
 use super::limits::LONGEST_DESCRIPTION;
 
-/// Names of files are not longer.
+/// Longest name of a file.
 const LONGEST_NAME: usize = 255;
 const SOCKET: &str = "sock";
 const DESCRIPTIONS: [&str; 2] = ["spec", "json"];
@@ -41,7 +41,7 @@ impl fmt::Display for Address {
 pub(super) fn names(directories: &[PathBuf]) -> Vec<String> {
     let mut names = BTreeSet::new();
     for directory in directories {
-        // A directory that is not there has no plugins.
+        // A missing directory has no plugins.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
             let name = match entry.file_type() {
@@ -58,7 +58,7 @@ pub(super) fn names(directories: &[PathBuf]) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// Where the plugin of this name is. Sockets come before descriptions.
+/// The address of the plugin of this name. Sockets have priority over descriptions.
 pub(super) fn find(directories: &[PathBuf], name: &str) -> Result<Address, PluginError> {
     if is_name(name) {
         let all = || directories.iter().flat_map(|base| places(base, name));
@@ -98,7 +98,7 @@ fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|found| found == ending)
 }
 
-/// All files that a plugin may have in a directory.
+/// All possible files of a plugin in a directory.
 fn places<'a>(directory: &'a Path, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
     let endings = std::iter::once(SOCKET).chain(DESCRIPTIONS);
     endings.flat_map(move |ending| {
@@ -107,7 +107,7 @@ fn places<'a>(directory: &'a Path, name: &'a str) -> impl Iterator<Item = PathBu
     })
 }
 
-/// `NAME.json`. What else it has is of no use without TLS.
+/// `NAME.json`. Its other members are only needed for TLS.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Description {
@@ -131,7 +131,7 @@ fn describe(path: &Path) -> Result<Address, DescriptionError> {
     }
 }
 
-/// `unix:///path` or `tcp://address:port`. Names of machines are not looked up: that may take long.
+/// `unix:///path` or `tcp://address:port`. Host names are not resolved, because that may take long.
 fn parse(text: &str) -> Result<Address, DescriptionError> {
     let wrong = DescriptionError::Address;
     let right = "unix:///path/of/a/socket or tcp://127.0.0.1:port is understood";

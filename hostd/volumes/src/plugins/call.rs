@@ -1,4 +1,4 @@
-//! One request to a plugin: HTTP on a connection of its own, bounded in bytes and time.
+//! Sends one request to a plugin: HTTP on a separate connection, limited in bytes and time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,11 +13,11 @@ use super::address::Address;
 use super::error::CallError;
 use super::limits::{LONGEST_ANSWER, LONGEST_HEAD};
 
-/// Fields of a head.
+/// Most header fields of an answer.
 const FIELDS: usize = 64;
-/// Bytes of a line that begins a part of an answer.
+/// Longest line before a chunk of an answer, in bytes.
 const LONGEST_LINE: usize = 256;
-/// Pause before a socket whose queue is full is tried again.
+/// Pause before connecting again to a socket whose queue is full.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The answer of a plugin.
@@ -27,7 +27,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// Asks a plugin for something and returns its answer, within a time.
+/// Sends a request to a plugin and returns its answer, within a time limit.
 pub(super) fn call(
     address: &Address,
     method: &str,
@@ -85,7 +85,7 @@ impl Stream {
     }
 }
 
-/// A socket whose queue is full would keep a plain connect for ever.
+/// A plain connect to a socket whose queue is full would block forever.
 fn open_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let address = SocketAddrUnix::new(path)?;
@@ -104,7 +104,7 @@ fn open_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     }
 }
 
-/// A connection that ends at a moment, however many bytes come before.
+/// A connection with a deadline, however many bytes come before.
 struct Timed {
     stream: Stream,
     deadline: Instant,
@@ -154,7 +154,7 @@ impl Write for Timed {
     }
 }
 
-/// How long a body is.
+/// The length of a body.
 enum Length {
     Known(usize),
     InParts,
@@ -215,7 +215,7 @@ struct Input<'a, R> {
 }
 
 impl<R: Read> Input<'_, R> {
-    /// Reads more. False: there is no more.
+    /// Reads more bytes. False at the end.
     fn more(&mut self) -> Result<bool, CallError> {
         let mut buffer = [0; 4096];
         loop {
@@ -237,7 +237,7 @@ impl<R: Read> Input<'_, R> {
         }
     }
 
-    /// Takes all up to and with `end`, which has to come within `most` bytes.
+    /// Takes everything up to and including `end`, which must come within `most` bytes.
     fn until(&mut self, end: &[u8], most: usize) -> Result<Vec<u8>, CallError> {
         loop {
             let at = self
@@ -275,7 +275,7 @@ impl<R: Read> Input<'_, R> {
             let length = usize::from_str_radix(number, 16)
                 .map_err(|_| CallError::Malformed("a part of it has no length".to_owned()))?;
             if length == 0 {
-                // What may follow says nothing about the body.
+                // Trailers say nothing about the body.
                 return Ok(body);
             }
             if length > LONGEST_ANSWER - body.len() {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_plugins_cost_a_bounded_time() {
+    fn silent_plugins_cost_a_limited_time() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_drips_is_ended() {
+    fn a_slow_answer_is_cut_off() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -426,7 +426,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), size in 1_usize..40) {
+        fn arbitrary_answers_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), size in 1_usize..40) {
             let _ = read(&mut Slowly(&bytes, size));
             let mut parts = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
             parts.extend(&bytes);

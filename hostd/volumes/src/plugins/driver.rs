@@ -28,10 +28,10 @@ pub(crate) struct Found {
     pub(crate) status: Option<Box<str>>,
 }
 
-/// How many requests are under way.
+/// The number of running requests.
 pub(super) type Count = Arc<AtomicUsize>;
 
-/// A request's place among those that are under way, while it exists.
+/// A running request's place, while it exists.
 #[derive(Debug)]
 pub(crate) struct Place([Count; 2]);
 
@@ -43,7 +43,7 @@ impl Drop for Place {
     }
 }
 
-/// A plugin that was found.
+/// A plugin whose address was found.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     name: String,
@@ -71,7 +71,7 @@ struct Named<'a> {
     opts: Option<&'a BTreeMap<String, String>>,
 }
 
-/// All that an answer may have.
+/// All members that an answer may have.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Reply {
@@ -114,7 +114,7 @@ impl Plugin {
         self.address == *address
     }
 
-    /// A place for a request that may take long, to be taken before anything is waited for.
+    /// Takes a place for a request that may take long. Take it before waiting for anything.
     ///
     /// # Errors
     /// [`PluginError::Busy`].
@@ -130,7 +130,7 @@ impl Plugin {
         }
     }
 
-    /// Makes sure that it keeps volumes.
+    /// Activates the plugin, and makes sure that it keeps volumes.
     pub(super) fn activate(&self, limit: Duration) -> Result<(), PluginError> {
         let known = lock(&self.facts).keeps_volumes;
         let keeps = match known {
@@ -151,7 +151,8 @@ impl Plugin {
         }
     }
 
-    /// Asks it unless it was silent a moment ago, and notes whether it is now.
+    /// Sends a request, unless the plugin was silent a moment ago. Records whether it is silent
+    /// now.
     pub(super) fn unless_silent<T>(
         &self,
         ask: impl FnOnce() -> Result<T, PluginError>,
@@ -200,7 +201,7 @@ impl Plugin {
         match directory(&path) {
             Some(path) => Ok(path),
             None => {
-                // Without a path it is of no use to anybody.
+                // Without a path the mount is useless.
                 let _ = self.unmount(name, user);
                 let shown: String = path.chars().take(256).collect();
                 let reason = format!("{shown:?} is not the absolute path of a directory");
@@ -225,12 +226,12 @@ impl Plugin {
         Ok(directory(&reply.mountpoint.unwrap_or_default()))
     }
 
-    /// A volume; `None` when the plugin answers that it can't give it.
+    /// A volume; `None` if the plugin answers that it does not have it.
     pub(crate) fn get(&self, name: &str, hurry: Hurry) -> Result<Option<Found>, PluginError> {
         let reply = self.ask("VolumeDriver.Get", Some(Named::of(name)), hurry.limit());
         match reply {
             Ok(reply) => Ok(reply.volume.map(|told| Found {
-                // Some leave it out.
+                // Some plugins leave it out.
                 name: name.to_owned(),
                 ..Found::from(told)
             })),
@@ -252,7 +253,7 @@ impl Plugin {
             .collect())
     }
 
-    /// Where its volumes are the same.
+    /// The scope of its volumes.
     pub(crate) fn reach(&self, hurry: Hurry) -> Reach {
         if let Some(reach) = lock(&self.facts).reach {
             return reach;
@@ -262,7 +263,7 @@ impl Plugin {
                 scope if scope.eq_ignore_ascii_case("global") => Reach::Global,
                 _ => Reach::Local,
             },
-            // Old ones don't know the question.
+            // Old plugins don't know this request.
             Err(PluginError::Refused(_)) => Reach::Local,
             Err(error) => {
                 tracing::warn!(plugin = self.name, %error, "capabilities not found out");
@@ -313,12 +314,12 @@ impl Plugin {
     }
 }
 
-/// How long a client may wait for a plugin that only has to look.
+/// How long a client waits for a read-only request to a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hurry {
-    /// It asked for this plugin.
+    /// The client asked for this plugin.
     No,
-    /// It asked for something else, or for all of them.
+    /// The client asked for something else, or for all plugins.
     Yes,
 }
 
@@ -353,7 +354,7 @@ impl From<Told> for Found {
     }
 }
 
-/// A path that may be the one of a directory on the host.
+/// Whether a path may be that of a directory on the host.
 fn directory(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     let plain = path.is_absolute()

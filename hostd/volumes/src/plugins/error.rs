@@ -10,7 +10,7 @@ use super::limits::{LONGEST_DESCRIPTION, MOST_EACH, SILENCE};
 /// Why a volume plugin did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
-    /// There is none of this name.
+    /// There is no plugin of this name.
     #[error("error looking up volume plugin {name}: plugin \"{name}\" not found")]
     NotFound {
         /// The plugin.
@@ -24,17 +24,17 @@ pub enum PluginError {
         /// The plugin.
         name: String,
     },
-    /// The file that says where it is can't be used.
+    /// The file with its address can't be used.
     #[error("error looking up volume plugin {name}: {}: {source}", path.display())]
     Description {
         /// The plugin.
         name: String,
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what would be correct.
         source: DescriptionError,
     },
-    /// Too many wait for it.
+    /// Too many requests wait for it.
     #[error(
         "volume plugin {name}: {MOST_EACH} requests wait for it, or too many for all plugins: try again later, and see why it does not answer"
     )]
@@ -51,14 +51,14 @@ pub enum PluginError {
         /// The plugin.
         name: String,
     },
-    /// It could not be asked, or did not answer.
+    /// It could not be reached, or did not answer.
     #[error("{method}: volume plugin {name} at {address}: {source}")]
     Call {
         /// The plugin.
         name: String,
-        /// Where it is.
+        /// Its address.
         address: String,
-        /// What was asked for.
+        /// The request.
         method: &'static str,
         /// Why.
         source: CallError,
@@ -80,7 +80,7 @@ pub enum DescriptionError {
     /// The file is not the expected JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// The address is wrong. The text says what is possible.
+    /// The address is wrong. The text says what is allowed.
     #[error("{0}")]
     Address(String),
 }
@@ -124,7 +124,7 @@ impl PluginError {
         }
     }
 
-    /// Whether nobody is there who could answer.
+    /// Whether nobody listens at its address.
     pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,

@@ -1,8 +1,8 @@
 //! Volume plugins: programs beside hostd that keep volumes, asked over HTTP on a socket
 //! (Docker's volume plugin protocol).
 //!
-//! - `address`: where plugins are found, and how they are reached.
-//! - `call`: one request and its answer, bounded in bytes and time.
+//! - `address`: finds plugins, and parses their addresses.
+//! - `call`: one request and its answer, limited in bytes and time.
 //! - `driver`: the requests to a plugin.
 //! - `error`: errors.
 //! - `limits`: limits of time and size.
@@ -32,7 +32,7 @@ const MOST: usize = 32;
 /// How long after its start hostd waits for a missing plugin: the plugin's program may be started
 /// with the machine, perhaps as a container.
 const EARLY: Duration = Duration::from_secs(30);
-/// Pause before it is looked for again.
+/// Pause before it is searched again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The plugins of a host.
@@ -47,7 +47,7 @@ pub(crate) struct Plugins {
 }
 
 impl Plugins {
-    /// Looks for plugins in these directories.
+    /// Uses the plugins in these directories.
     pub(crate) fn new(directories: Vec<PathBuf>) -> Self {
         Self {
             directories,
@@ -59,8 +59,7 @@ impl Plugins {
 
     /// The plugin of this name, if it keeps volumes.
     ///
-    /// # Errors
-    /// There is none, it can't be asked, or it keeps none.
+    /// # Errors There is no such plugin, it can't be reached, or it keeps no volumes.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
         let plugin = self.known(name)?;
         plugin.activate(limits::SHORT)?;
@@ -82,8 +81,8 @@ impl Plugins {
         }
     }
 
-    /// Asks all plugins at the same time, and returns their answers by name. One that was silent a
-    /// moment ago is not asked.
+    /// Asks all plugins at the same time, and returns their answers by name. Plugins that were
+    /// silent a moment ago are not asked.
     pub(crate) fn ask_all<T: Send>(
         &self,
         ask: impl Fn(&Plugin) -> Result<T, PluginError> + Sync,
@@ -124,7 +123,7 @@ impl Plugins {
         })
     }
 
-    /// The names of the plugins that keep volumes, as far as they answer.
+    /// The names of the plugins that keep volumes and answer.
     pub(crate) fn names(&self) -> Vec<String> {
         let all = self.ask_all(|_| Ok(()));
         let answered = all.into_iter().filter(|(_, answer)| answer.is_ok());

@@ -54,7 +54,7 @@ fn a_volume_lives_until_it_is_removed() {
 }
 
 #[test]
-fn what_is_held_stays() {
+fn held_volumes_are_kept() {
     let base = tempfile::tempdir().unwrap();
     let store = open(base.path());
     let (volume, first, made) = store.create_held(named("data"), "c1").unwrap();
@@ -78,7 +78,7 @@ fn what_is_held_stays() {
 }
 
 #[test]
-fn what_can_not_be_read_is_kept_and_listed() {
+fn unreadable_volumes_are_kept_and_listed() {
     let base = tempfile::tempdir().unwrap();
     let store = open(base.path());
     let volume = store.create(named("data")).unwrap();
@@ -98,10 +98,10 @@ fn what_can_not_be_read_is_kept_and_listed() {
 }
 
 #[test]
-fn what_was_never_made_is_cleaned_up() {
+fn unfinished_volumes_are_cleaned_up() {
     let base = tempfile::tempdir().unwrap();
     let store = open(base.path());
-    // As a process that was killed before the document was written leaves it.
+    // Like the remains of a process that was killed before it wrote the document.
     let half = store.0.objects.prepare("half").unwrap();
     fs::create_dir(half.join(DATA)).unwrap();
     let store = open(base.path());
@@ -170,7 +170,7 @@ fn mounts_last_from_the_first_use_to_the_last() {
     let second = store.begin_use("data", "c2").unwrap();
     first.end();
     assert!(volume.mountpoint.join("file").exists());
-    // As a process that was killed leaves it.
+    // Like the remains of a killed process.
     std::mem::forget(second);
     let store = open(base.path());
     let third = store.continue_use("data", "c2").unwrap();
@@ -191,9 +191,9 @@ fn mounts_last_from_the_first_use_to_the_last() {
     store.remove("bad", Force::No).unwrap();
 }
 
-/// Hundreds of removals against containers that are being made: nothing held goes away.
+/// Hundreds of removals race with the creation of containers: no held volume is removed.
 #[test]
-fn removals_never_take_what_is_held() {
+fn removals_never_remove_held_volumes() {
     let base = tempfile::tempdir().unwrap();
     let store = open(base.path());
     let (held, removed) = (AtomicUsize::new(0), AtomicUsize::new(0));
