@@ -53,11 +53,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What the kernel says of a file system without room.
+/// The kernel's text for a full file system.
 const FULL: &str = "No space left on device";
 const REMEDY: &str = "the disk is full: remove what is not needed (docker system prune) or enlarge it, and try again";
 
-/// Says what a person can do about a full disk, where nobody has said it. By the text, because the
+/// Adds advice about a full disk, unless the text has it. Recognised by the text, because the
 /// runtime's errors come as text.
 fn with_remedy(text: String) -> String {
     match text.contains(FULL) && !text.contains("docker system prune") {
@@ -70,7 +70,7 @@ impl From<hostd_containers::EngineError> for ApiError {
     fn from(error: hostd_containers::EngineError) -> Self {
         let text = chain(&error);
         let text = match error {
-            // It may be memory of the container's that is full.
+            // The full file system may be in the container's memory.
             hostd_containers::EngineError::Copy(_) => text,
             _ => with_remedy(text),
         };

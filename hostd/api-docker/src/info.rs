@@ -259,7 +259,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-/// From where networks get their subnets.
+/// The pools of automatic subnets.
 fn pools(pools: &Pools) -> Vec<Value> {
     let all = pools.all().iter();
     all.map(|pool| json!({"Base": pool.base.to_string(), "Size": pool.size}))

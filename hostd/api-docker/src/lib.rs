@@ -9,7 +9,7 @@
 //! - `containers`, `images`, `networks`, `volumes`, `events`, `system`, `info`: the handlers.
 //! - `objects`: handlers of routes that are not built, and of empty lists.
 //! - `request`: from a client's container to the engine's specification.
-//! - `membership`: in which networks a container is.
+//! - `membership`: the networks of a container.
 //! - `offers`: the runtimes, drivers and limits that this engine has.
 //! - [`wire`]: containers in Docker's JSON.
 //! - [`mux`]: Docker's framing of output streams.

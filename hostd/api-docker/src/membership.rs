@@ -1,4 +1,4 @@
-//! In which networks a container is, by what its specification says.
+//! The networks of a container, by its specification.
 
 use hostd_containers::Snapshot;
 use keelson_model::spec::NetworkMode;

@@ -3,9 +3,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// What stands before data of a stream (0 standard input, 1 standard output, 2 standard error).
+/// The header before data of a stream (0 standard input, 1 standard output, 2 standard error).
 pub fn header(stream: u8, length: usize) -> [u8; 8] {
-    // A frame of a shim's is shorter (keelson_shim_protocol::stream::MAX_DATA), as is a piece of a log.
+    // A shim's frame is shorter (keelson_shim_protocol::stream::MAX_DATA), and so is a piece of a
+    // log.
     let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [stream, 0, 0, 0, a, b, c, d]
 }

@@ -25,8 +25,8 @@ pub(crate) struct Runtimes {
 }
 
 impl Runtimes {
-    /// Our own runtime, under all its names, and those of the host's configuration, which can't take
-    /// these names.
+    /// Our own runtime, under all its names, and the runtimes of the host's configuration, which
+    /// can't use these names.
     pub(crate) fn new(executable: &Path, configured: &BTreeMap<String, RuntimeConfig>) -> Self {
         let own = RuntimeConfig {
             path: executable.to_owned(),
@@ -66,7 +66,7 @@ impl Runtimes {
     }
 }
 
-/// The runtime of this name as the engine knows it: `None` for its own.
+/// The runtime of this name, for the engine: `None` for its own.
 pub(crate) fn runtime(name: &str) -> Option<String> {
     let own = name.is_empty() || OWN.contains(&name);
     (!own).then(|| name.to_owned())
@@ -85,8 +85,8 @@ pub(crate) const STORAGE_DRIVER: &str = "overlayfs";
 /// The default cgroup namespace.
 pub(crate) const CGROUP_NAMESPACE: &str = "private";
 
-/// The default protection of containers: AppArmor where the host has it, the engine's seccomp policy,
-/// users of their own when the host says so, and a cgroup namespace of their own.
+/// The default protection of containers: AppArmor if the host has it, the engine's seccomp policy,
+/// a user namespace if configured, and a cgroup namespace.
 pub(crate) fn security_options(facts: &HostFacts, defaults: &EngineConfig) -> Vec<&'static str> {
     let users = defaults.user_namespaces.enabled;
     [

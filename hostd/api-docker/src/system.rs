@@ -41,7 +41,7 @@ pub(crate) async fn disk_usage(api: &Api, call: Call) -> Result<Response<Body>, 
     if is_wanted("volume") {
         put("Volumes", volumes::with_usage(api).await?);
     }
-    // Builds leave nothing.
+    // There is no build cache.
     if is_wanted("build-cache") {
         put("BuildCache", json!([]));
         if call.version < ApiVersion::new(1, 42) {

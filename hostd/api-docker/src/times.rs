@@ -109,7 +109,7 @@ pub(crate) fn human_duration(seconds: i64) -> String {
     }
 }
 
-/// A duration as Go writes it: `30s`, `1m30s`, `500ms`.
+/// Formats a duration like Go: `30s`, `1m30s`, `500ms`.
 pub(crate) fn go_duration(duration: Duration) -> String {
     let whole = duration.as_secs();
     let fraction = |unit: u32| {

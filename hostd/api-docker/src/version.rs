@@ -49,7 +49,7 @@ impl fmt::Display for ApiVersion {
     }
 }
 
-/// A version in a path is out of range. The text is for the client, which matches on its words.
+/// A version in a path is out of range. Clients match on the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct VersionError(String);

@@ -124,7 +124,7 @@ pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     ))
 }
 
-/// `PUT /volumes/{name}`: of cluster volumes only.
+/// `PUT /volumes/{name}`: for cluster volumes only.
 pub(crate) async fn update(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     reply::drain(reply::reader(call.request.into_body()));
     Err(ApiError::new(
@@ -142,7 +142,7 @@ pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
         let list = list.iter().filter(own).map(|volume| {
             let mut shown = render(volume);
             let usage = json!({
-                // Docker's value for a size that can't be found out.
+                // Docker's value for an unknown size.
                 "Size": bytes(volume).map_or(json!(-1), |bytes| json!(bytes)),
                 "RefCount": store.references(&volume.name),
             });
@@ -157,7 +157,8 @@ pub(crate) async fn with_usage(api: &Api) -> Result<Value, ApiError> {
     Ok(Value::Array(list))
 }
 
-/// Bytes of a volume on this host's disk. `None`, and a line in the log, when it can't be read. Blocks.
+/// The size of a volume on this host's disk in bytes. If it can't be read, `None` and a line in the
+/// log. Blocks.
 fn bytes(volume: &Volume) -> Option<u64> {
     tree_bytes(&volume.mountpoint)
         .inspect_err(

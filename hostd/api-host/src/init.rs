@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Why there is no answer of PID 1.
+/// Why PID 1 has not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     #[error("init does not answer on {} within {} s", .0.display(), TIMEOUT.as_secs())]

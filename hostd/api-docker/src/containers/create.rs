@@ -117,8 +117,8 @@ fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
     }
 }
 
-/// Networks by their names, whatever a client calls them. Two settings of one network become one. One that is
-/// not there is missed at the start.
+/// Replaces clients' references to networks by the networks' names, and merges two settings of one
+/// network. A missing network is reported at the start.
 fn name_networks(api: &Api, body: &mut CreateBody) {
     let named = |term: &str| {
         let found = api.0.engine.networks().find(term);

@@ -9,7 +9,7 @@ use crate::Api;
 use crate::error::ApiError;
 
 /// Adds the volumes and binds of the named containers (`name[:mode]`) to a new one. A mount that
-/// the client asked for itself at the same target stays; a volume of the image is replaced.
+/// the client itself requested at the same target is kept; a volume of the image is replaced.
 pub(super) fn add(api: &Api, names: &[String], spec: &mut ContainerSpec) -> Result<(), ApiError> {
     for text in names {
         let (name, read_only) = parse(text)?;
@@ -80,7 +80,7 @@ fn give_volume(mount: &VolumeMount, read_only: bool, spec: &mut ContainerSpec) {
     }
 }
 
-/// Whether a target is free; volumes of the image make it so.
+/// Whether a target is free. Volumes of the image do not count.
 fn make_way(target: &Path, spec: &mut ContainerSpec) -> bool {
     let is_of_image =
         |volume: &VolumeMount| volume.anonymous && volume.name.is_empty() && !volume.no_copy;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_narrow_only() {
+    fn modes_only_restrict() {
         assert_eq!(parse("x").unwrap(), ("x", false));
         assert_eq!(parse("x:ro").unwrap(), ("x", true));
         assert_eq!(parse("x:rw,z").unwrap(), ("x", false));

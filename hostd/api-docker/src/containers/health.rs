@@ -20,7 +20,7 @@ const fn word(status: HealthStatus) -> &'static str {
     }
 }
 
-/// What the filter `health` compares.
+/// The value that the filter `health` compares.
 pub(super) fn filter_word(snapshot: &Snapshot) -> &'static str {
     snapshot
         .health

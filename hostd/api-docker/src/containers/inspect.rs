@@ -83,7 +83,7 @@ fn state(snapshot: &Snapshot) -> Value {
     let state = &snapshot.state;
     let mut answer = json!({
         "Status": state.status.as_str(),
-        // Docker calls a paused container running, too.
+        // In Docker a paused container is also running.
         "Running": state.status.counts_as_running(),
         "Paused": state.status == Status::Paused,
         "Restarting": state.status == Status::Restarting,
@@ -95,7 +95,7 @@ fn state(snapshot: &Snapshot) -> Value {
         "StartedAt": times::rfc3339(state.started_at),
         "FinishedAt": times::rfc3339(state.finished_at),
     });
-    // Without a check there is no member at all.
+    // Without a check the member is absent.
     if let Some(health) = health::render(snapshot)
         && let Some(members) = answer.as_object_mut()
     {

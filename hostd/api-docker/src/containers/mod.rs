@@ -56,7 +56,7 @@ fn mounts(api: &Api, container: &Snapshot) -> Result<Vec<Value>, ApiError> {
                 "Source": source.to_string_lossy(),
                 "Destination": target,
                 "Driver": volume.as_ref().map_or(hostd_volumes::LOCAL, |volume| &volume.driver),
-                // A volume with a name would be relabelled where there are labels.
+                // Docker gives named volumes the mode `z`, for hosts with SELinux labels.
                 "Mode": mode.unwrap_or_else(|| if mount.anonymous { "" } else { "z" }.to_owned()),
                 "RW": !mount.read_only,
                 "Propagation": "",

@@ -1,4 +1,4 @@
-//! What clients are shown of a container's networks and ports.
+//! A container's networks and ports, as clients see them.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub(crate) struct EndPoint {
     dns_names: Option<Option<Vec<String>>>,
 }
 
-/// The addresses that were asked for.
+/// The requested addresses.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct IpamConfig {
@@ -150,7 +150,7 @@ pub(crate) fn shown_mac(mac: Mac) -> String {
     bytes.join(":")
 }
 
-/// Whether names are resolved in a network.
+/// Whether a network has names of containers.
 fn has_names(network: &str) -> bool {
     !matches!(network, "bridge" | "host" | "none")
 }
@@ -159,7 +159,7 @@ fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// What a container is called in a network.
+/// The names of a container in a network.
 fn dns_names(container: &Snapshot, asked: &ConnectionSpec) -> Vec<String> {
     let mut names = vec![container.name.clone()];
     let further = asked.aliases.iter().cloned();
@@ -191,7 +191,7 @@ fn driver_options(asked: &ConnectionSpec) -> Option<BTreeMap<String, String>> {
     (!options.is_empty()).then_some(options)
 }
 
-/// Whether a container runs in the host's network or in none, where it has an endpoint in name only.
+/// Whether a container is in the network `host` or `none`, where its endpoint exists in name only.
 fn has_own_end(container: &Snapshot) -> bool {
     container.state.status.counts_as_running()
         && container.spec.namespaces.network != NetworkMode::Bridge
@@ -202,7 +202,7 @@ fn port_name(port: &Port) -> String {
     format!("{}/{}", port.number, port.protocol.as_str())
 }
 
-/// The ports on which a running container can be reached in its network. With the host's network they
+/// The ports on which a running container can be reached in its network. In the host's network they
 /// are ports of the host.
 pub(crate) fn open_ports(container: &Snapshot) -> impl Iterator<Item = &Port> {
     let own = container.state.status.has_process()
@@ -220,7 +220,7 @@ pub(crate) fn settings(api: &Api, container: &Snapshot, version: ApiVersion) -> 
     let own = pid > 0 && container.spec.namespaces.donors.network.is_none();
     let key = own.then(|| format!("/proc/{pid}/ns/net"));
     let sandbox = own.then(|| Digest::of(container.id.as_bytes()).hex());
-    // Older clients know one network only.
+    // Older clients know only one network.
     let none = EndPoint::default();
     let main = endpoints.get("bridge").unwrap_or(&none);
     json!({
@@ -245,7 +245,7 @@ pub(crate) fn settings(api: &Api, container: &Snapshot, version: ApiVersion) -> 
     })
 }
 
-/// The ports of a running container, each with where it is published.
+/// The ports of a running container, each with its bindings.
 pub(crate) fn bound_ports(container: &Snapshot, bindings: &[Binding]) -> Map<String, Value> {
     open_ports(container)
         .map(|port| {

@@ -16,14 +16,14 @@ use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call};
 
-/// How the client wants it.
+/// The kind of answer that the client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// About one document a second.
+    /// A stream of about one document a second.
     Stream,
     /// One, which also has the figures of a moment before.
     WithBefore,
-    /// One at once.
+    /// One document at once.
     AtOnce,
 }
 
@@ -59,7 +59,7 @@ impl<P> Stream<P> {
 }
 
 pub(crate) async fn stats(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    // Docker looks for the container first.
+    // Docker searches the container first.
     let container = api.containers().inspect(&call.name)?;
     let manner = Manner::of(&call.query, call.version)?;
     let runs = container.state.status.has_process();
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_chooses_the_manner() {
+    fn the_client_chooses_the_kind_of_answer() {
         let manner = |query: &str, minor| {
             let query = Query::parse(Some(query)).unwrap();
             Manner::of(&query, ApiVersion::new(1, minor))

@@ -204,8 +204,9 @@ fn details(container: &Snapshot) -> String {
     format!("{} ", pairs.join(","))
 }
 
-/// Whether lines need no frames of their own. SDKs hand frames to their users, who take them for lines;
-/// the docker command only takes the streams apart, and would need most of its time for small frames.
+/// Whether several lines may share a frame. SDKs pass frames to their users, who expect single
+/// lines. The docker command only separates the streams, and would spend most of its time on small
+/// frames.
 fn takes_joined_lines(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
     agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Docker-Client/"))

@@ -34,8 +34,7 @@ impl Token {
 }
 
 impl Pattern {
-    /// # Errors
-    /// InvalidInput in Docker's words when the pattern does not follow the grammar.
+    /// # Errors The pattern does not follow the grammar. The text is Docker's.
     pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
         let wrong = || ApiError::invalid(format!("syntax error in pattern: {text:?}"));
         let mut tokens = Vec::new();

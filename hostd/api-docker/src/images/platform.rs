@@ -122,8 +122,7 @@ impl Platform {
             && same(&self.variant, config.variant.as_deref().unwrap_or_default())
     }
 
-    /// # Errors
-    /// NotFound in Docker's words when the image is for another platform.
+    /// # Errors The image is for another platform. The text is Docker's.
     pub(crate) fn check(&self, image: &Image, name: &str) -> Result<(), ApiError> {
         match self.fits(image) {
             true => Ok(()),

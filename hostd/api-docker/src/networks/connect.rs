@@ -32,7 +32,7 @@ struct Disconnect {
 pub(crate) async fn connect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let (term, version) = (call.name, call.version);
     let body: Connect = body(reply::read_json(call.request, MAX_DOCUMENT).await?)?;
-    // A container that does not run may name a network that is still to be made.
+    // A container that does not run may name a network that does not exist yet.
     let network = match api.0.engine.networks().find(&term) {
         Ok(network) => network.name.clone(),
         Err(_) => term,
@@ -48,7 +48,7 @@ pub(crate) async fn disconnect(api: &Api, call: Call) -> Result<Response<Body>, 
     let body: Disconnect = body(reply::read_json(call.request, MAX_DOCUMENT).await?)?;
     check_name(&body.container)?;
     match api.containers().disconnect(&body.container, &term).await {
-        // It is gone, and what it had in its networks with it.
+        // The container is gone, with its connections.
         Err(error) if body.force && error.kind() == ErrorKind::NotFound => {
             api.0.engine.networks().find(&term)?;
         }
@@ -68,7 +68,7 @@ fn check_name(container: &str) -> Result<(), ApiError> {
     }
 }
 
-/// The container and the connection that a body of a version of the API asks for.
+/// Parses a body of a version of the API: the container and the requested connection.
 ///
 /// # Errors
 /// InvalidInput.
@@ -79,8 +79,8 @@ pub(super) fn read_connect(
 ) -> Result<(String, ConnectionSpec), ApiError> {
     check_name(&body.container)?;
     let mut settings = body.endpoint_config.unwrap_or_default();
-    // Older versions don't have these members. In between, Docker passes over the hardware address,
-    // which nobody who writes it can want.
+    // Older versions don't have these members. In between, Docker ignores the hardware address,
+    // which no client can want.
     if version < ApiVersion::new(1, 44) {
         settings.mac_address.clear();
     }

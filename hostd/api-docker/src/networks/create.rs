@@ -15,7 +15,7 @@ use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::{Api, Call, MAX_DOCUMENT};
 
-/// The body. `CheckDuplicate` means nothing: no two networks ever have one name.
+/// The body. `CheckDuplicate` has no effect: two networks never have the same name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct CreateNetwork {
@@ -57,7 +57,7 @@ struct IpamConfig {
     auxiliary_addresses: BTreeMap<String, String>,
 }
 
-/// The network whose configuration is taken.
+/// The network whose configuration is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct ConfigFrom {
@@ -77,10 +77,9 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
     ))
 }
 
-/// Reads a body of a version of the API.
+/// Parses a body of a version of the API.
 ///
-/// # Errors
-/// InvalidInput, or what needs a swarm.
+/// # Errors The input is invalid, or requires a swarm.
 pub(super) fn read(document: Json, version: ApiVersion) -> Result<NewNetwork, ApiError> {
     let asked = match document {
         Json::Null => CreateNetwork::default(),
@@ -115,7 +114,7 @@ pub(super) fn read(document: Json, version: ApiVersion) -> Result<NewNetwork, Ap
     })
 }
 
-/// Refuses what only several machines have.
+/// Refuses options that need several machines.
 fn refuse(asked: &CreateNetwork) -> Result<(), ApiError> {
     let forbidden = |words: &str| Err(ApiError::new(ErrorKind::Forbidden, words));
     if asked.ingress {

@@ -1,8 +1,8 @@
 //! `/networks`: networks in Docker's words.
 //!
 //! - `show`: a network in Docker's JSON.
-//! - `create`: making one; `remove`: removing one, and all that are not used.
-//! - `connect`: connecting a container, and disconnecting it.
+//! - `create`: creates a network; `remove`: removes one, or all unused ones.
+//! - `connect`: connects and disconnects containers.
 
 mod connect;
 mod create;
@@ -34,7 +34,7 @@ const SCOPE: &str = "local";
 /// The drivers that networks may have, for `GET /info`.
 pub(crate) const DRIVERS: [&str; 5] = ["bridge", "host", "ipvlan", "macvlan", "null"];
 
-/// What a client looks for in the list.
+/// A client's filters for the list.
 struct Wanted<'a> {
     filters: &'a Filters,
     dangling: Option<bool>,
@@ -59,7 +59,7 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    /// Whether a network is wanted. `in_use`: whether containers are in it.
+    /// Whether a network matches. `in_use`: whether containers are in it.
     fn fits(&self, network: &Network, in_use: impl FnOnce() -> bool) -> bool {
         let kind = match network.predefined {
             true => "builtin",
@@ -103,7 +103,7 @@ pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
 /// `GET /networks/{id}`, by identifier, name, or the beginning of an identifier.
 pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     if let Some(text) = call.query.get("verbose") {
-        // There are no services to be verbose about.
+        // `verbose` has no effect: there are no Swarm services.
         check_flag(text)?;
     }
     let term = call.name.as_str();
@@ -118,7 +118,7 @@ pub(crate) async fn inspect(api: &Api, call: Call) -> Result<Response<Body>, Api
     ))
 }
 
-/// Checks a truth value as Go reads it.
+/// Checks a boolean by Go's rules.
 fn check_flag(text: &str) -> Result<(), ApiError> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "0" | "f" | "false" => Ok(()),
@@ -128,7 +128,7 @@ fn check_flag(text: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Whether a container is connected to one of the networks that have no addresses to give.
+/// Whether a container is connected to a network without addresses (`host` or `none`).
 fn is_connected(container: &Snapshot, network: &str) -> bool {
     let plain = matches!(network, "host" | "none");
     plain && container.state.status.counts_as_running() && membership::mode(container) == network

@@ -23,7 +23,7 @@ pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
             && filters.labels(|key| network.labels.get(key).map(String::as_str))
     };
     let names = api.0.engine.networks().prune(wanted).await?;
-    // Docker says null for none.
+    // Docker returns null for none.
     let deleted = (!names.is_empty()).then_some(names);
     Ok(reply::json(
         StatusCode::OK,

@@ -41,9 +41,8 @@ pub(super) fn network(network: &Network, containers: Map<String, Value>) -> Valu
     shown
 }
 
-/// `IPAM.Config`: of each family what was asked for, and only when nothing was, what was allocated.
-/// Clients copy it into another request, where an allocated value must not become one that was asked
-/// for.
+/// `IPAM.Config`: for each family the requested subnets or, without a request, the allocated ones.
+/// Clients copy it into another request, where an allocated value must not become a requested one.
 fn config(network: &Network) -> Vec<Value> {
     let mut all = Vec::new();
     for ipv6 in [false, true] {
@@ -73,7 +72,7 @@ fn config(network: &Network) -> Vec<Value> {
     all
 }
 
-/// An object without the members that have no value.
+/// Makes an object without the members that have no value.
 fn entry<const N: usize>(members: [(&str, Value); N]) -> Value {
     let is_set = |value: &Value| match value {
         Value::String(text) => !text.is_empty(),
@@ -85,8 +84,8 @@ fn entry<const N: usize>(members: [(&str, Value); N]) -> Value {
     Value::Object(members.collect())
 }
 
-/// The running containers in a network, by their identifiers. The connection of one that is not there any
-/// more has the key `ep-` and its own identifier.
+/// The running containers in a network, by their identifiers. The connection of a missing container
+/// has the key `ep-` followed by its own identifier.
 pub(super) fn containers(api: &Api, network: &Network) -> Map<String, Value> {
     let members = api.0.engine.networks().endpoints_in(&network.id);
     let members = members.into_iter().map(|member| {
@@ -114,7 +113,7 @@ pub(super) fn containers(api: &Api, network: &Network) -> Map<String, Value> {
     all
 }
 
-/// A connection. Here its addresses have the length of their prefix.
+/// A connection. Here its addresses have their prefix length.
 fn end(name: &str, endpoint: &Endpoint) -> Value {
     let address = |prefix: Option<IpPrefix>| prefix.map(|prefix| prefix.to_string());
     json!({

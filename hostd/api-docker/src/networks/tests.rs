@@ -69,9 +69,9 @@ fn a_network_in_docker_s_form() {
     );
 }
 
-/// What was asked for and what was allocated are never mixed in a family.
+/// Requested and allocated values are never mixed in a family.
 #[test]
-fn addresses_are_shown_as_they_were_asked_for() {
+fn addresses_are_shown_as_requested() {
     let mut network = network();
     network.asked = Addressing {
         driver: "default".to_owned(),
@@ -215,7 +215,7 @@ fn bodies_are_read() {
 }
 
 #[test]
-fn what_needs_a_swarm_is_refused() {
+fn options_that_need_a_swarm_are_refused() {
     for (body, words, kind) in [
         (
             json!({"Ingress": true}),

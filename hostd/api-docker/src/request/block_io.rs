@@ -1,4 +1,4 @@
-//! Translates Docker's limits of block devices, which are five lists, to the engine's, which are by
+//! Translates Docker's limits of block devices, which are five lists, to the engine's limits by
 //! device.
 
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::invalid;
 use crate::error::ApiError;
 use crate::wire::{HostConfig, ThrottleDevice};
 
-/// The member, its list, and where its rates go.
+/// The member, its list, and the limit that it sets.
 type Rates<'a> = (
     &'a str,
     &'a Option<Vec<ThrottleDevice>>,
     fn(&mut DeviceIo) -> &mut Option<u64>,
 );
 
-/// Reads the limits. A later entry for a device replaces an earlier one; 0 is none.
+/// Parses the limits. A later entry for a device replaces an earlier one; 0 means no limit.
 pub(super) fn limits(host: &HostConfig) -> Result<IoLimits, ApiError> {
     let mut limits = IoLimits {
         weight: (host.blkio_weight > 0).then_some(host.blkio_weight),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_mean_nothing() {
+    fn zero_is_no_limit() {
         for value in [
             json!({"BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 1001}]}),
             json!({"BlkioWeightDevice": [{"Path": "a", "Weight": 10}]}),

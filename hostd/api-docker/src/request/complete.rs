@@ -48,7 +48,7 @@ pub(super) fn complete(
         networking_config: networking,
     } = body;
     let mut warnings = Vec::new();
-    // First: what a shared namespace forbids has words of its own.
+    // First, because Docker has special texts for options that a shared namespace forbids.
     namespaces::check(&config, &host)?;
     connections::check(&host, &networking)?;
     ports::expose(&mut config, &host)?;

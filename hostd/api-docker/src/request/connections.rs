@@ -1,4 +1,4 @@
-//! To which networks a new container is connected.
+//! The networks of a new container.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::namespaces::donor;
 use crate::error::ApiError;
 use crate::wire::{Config, EndpointSettings, HostConfig, NetworkingConfig};
 
-/// The network that containers are in for which nothing is said.
+/// The default network of containers.
 pub(crate) const DEFAULT: &str = "bridge";
 
-/// The network that a mode names. `None`: the mode is not about networks (`host`, `none`,
+/// The network that a mode names. `None`: the mode names no network (`host`, `none`,
 /// `container:X`).
 pub(super) fn main_network(mode: &str) -> Option<&str> {
     match mode {
@@ -24,7 +24,7 @@ pub(super) fn main_network(mode: &str) -> Option<&str> {
     }
 }
 
-/// Checks what a client said about networks, before anything is added to it.
+/// Checks a client's own options about networks, before defaults are added.
 pub(super) fn check(host: &HostConfig, networking: &NetworkingConfig) -> Result<(), ApiError> {
     let mode = host.network_mode.as_str();
     let others = networking.endpoints_config.keys();
@@ -42,7 +42,7 @@ pub(super) fn check(host: &HostConfig, networking: &NetworkingConfig) -> Result<
     }
 }
 
-/// Whether a key of the settings means the network of the mode.
+/// Whether a key of the settings names the network of the mode.
 fn is_same(key: &str, mode: &str) -> bool {
     let plain = |name| match name {
         "" | "default" => DEFAULT,
@@ -51,7 +51,8 @@ fn is_same(key: &str, mode: &str) -> bool {
     plain(key) == plain(mode)
 }
 
-/// The connections of a completed request, the main one first; `None`: those that every container has.
+/// The connections of a completed request, the main one first; `None`: the defaults of its network
+/// mode.
 pub(super) fn connections(
     config: &Config,
     host: &HostConfig,
@@ -103,7 +104,8 @@ pub(super) fn connections(
     Ok(Some(all))
 }
 
-/// The hardware address that older clients give for the whole container is that of its main network.
+/// Older clients give one hardware address for the whole container, which applies to its main
+/// network.
 fn add_mac(main: &mut EndpointSettings, of_container: &str) -> Result<(), ApiError> {
     if of_container.is_empty() {
         return Ok(());
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_the_default_network() {
+    fn without_options_the_default_network_is_used() {
         for mode in ["", "default", "bridge"] {
             let host = json!({"NetworkMode": mode});
             for endpoints in [json!({}), json!({"default": {}}), json!({"bridge": null})] {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_mixed() {
+    fn conflicting_modes_are_refused() {
         for (host, endpoints, word) in [
             (
                 json!({"NetworkMode": "host"}),

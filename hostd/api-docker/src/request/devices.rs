@@ -34,10 +34,10 @@ fn access(letters: &str) -> DeviceAccess {
     }
 }
 
-/// The driver of devices that vendors describe.
+/// The driver of vendors' devices (CDI).
 const DESCRIBED: &str = "cdi";
 
-/// Devices by driver: the names of those that vendors describe. There is no other driver.
+/// The names of the requested vendors' devices. There is no other driver.
 pub(super) fn described(requests: &[DeviceRequest]) -> Result<Vec<String>, ApiError> {
     let mut names = Vec::new();
     for request in requests {
@@ -59,7 +59,7 @@ pub(super) fn described(requests: &[DeviceRequest]) -> Result<Vec<String>, ApiEr
     Ok(names)
 }
 
-/// As Go prints lists of lists: `[[gpu] [a b]]`.
+/// Formats lists of lists like Go: `[[gpu] [a b]]`.
 fn go_lists(lists: &[Vec<String>]) -> String {
     let lists: Vec<_> = lists
         .iter()

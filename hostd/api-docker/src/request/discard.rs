@@ -1,6 +1,6 @@
-//! Limits that no Linux with cgroup v2 has, or that this host has no controller for. Docker drops them
-//! with a warning, or refuses them; clients know the words. What is wrong on every host is refused all
-//! the same.
+//! Discards limits that cgroup v2 does not have, or for which this host has no controller. Docker
+//! discards them with a warning, or refuses them; clients know the texts. Values that are wrong on
+//! every host are still refused.
 
 use hostd_containers::HostFacts;
 
@@ -8,10 +8,10 @@ use super::invalid;
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
-/// The least memory limit, in bytes.
+/// The smallest memory limit, in bytes.
 const MIN_MEMORY: i64 = 6 << 20;
 
-/// Takes out of a request what has no effect here, with a warning for each.
+/// Removes options without an effect on this host from a request, with a warning for each.
 pub(crate) fn discard(
     host: &mut HostConfig,
     facts: &HostFacts,
@@ -53,7 +53,7 @@ pub(crate) fn discard(
     }
     let mut warn = |text: &str| warnings.push(text.to_owned());
     match host.memory_swappiness {
-        // It is what clients send for "not given".
+        // Clients send this value for "not given".
         None | Some(-1) => {}
         Some(value) if !(0..=100).contains(&value) => {
             return invalid(format!(
@@ -95,14 +95,14 @@ pub(crate) fn discard(
     Ok(())
 }
 
-/// Warns of something that the host can't limit.
+/// Warns about a limit that the host does not support.
 fn warn_of(warnings: &mut Vec<String>, what: &str, discarded: &str) {
     warnings.push(format!(
         "Your kernel does not support {what} or the cgroup is not mounted. {discarded} discarded."
     ));
 }
 
-/// Takes out the limits of memory.
+/// Removes the limits of memory.
 fn discard_memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
     if host.memory != 0 && host.memory < MIN_MEMORY {
         return invalid("Minimum memory limit allowed is 6MB");
@@ -119,10 +119,10 @@ fn discard_memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(
     Ok(())
 }
 
-/// Takes out the limits of processors.
+/// Removes the limits of processors.
 fn discard_cpu(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ApiError> {
     if host.nano_cpus > 0 {
-        // There is no other way to say it, so Docker does not go on without.
+        // There is no other way to limit this, so Docker refuses the request.
         return invalid(
             "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted",
         );
@@ -141,7 +141,7 @@ fn discard_cpu(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), 
     Ok(())
 }
 
-/// Takes out the limits of block devices.
+/// Removes the limits of block devices.
 fn discard_io(host: &mut HostConfig, warnings: &mut Vec<String>) {
     let mut warn = |what: &str, discarded: &str| warn_of(warnings, what, discarded);
     if host.blkio_weight > 0 {
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_kernel_has_not_is_discarded_with_a_warning() {
+    fn unsupported_limits_are_discarded_with_a_warning() {
         for (member, value) in [
             ("MemoryReservation", json!(64 << 20)),
             ("CpuShares", json!(512)),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_memory_takes_that_of_swap_along() {
+    fn without_a_memory_limit_the_swap_limit_is_discarded_too() {
         let read = |value| serde_json::from_value::<HostConfig>(value).unwrap();
         let mut host = read(json!({"Memory": 64 << 20, "MemorySwap": 65 << 20}));
         let mut warnings = Vec::new();
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(host, read(json!({"MemorySwap": -1})));
         let wanted = "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.";
         assert_eq!(warnings, [wanted]);
-        // What is none anyway needs no warning.
+        // A value without an effect needs no warning.
         for value in [json!({"PidsLimit": 0}), json!({"PidsLimit": -1})] {
             let mut warnings = Vec::new();
             discard(&mut read(value), &HostFacts::default(), &mut warnings).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_the_controller_keeps_what_is_right() {
+    fn a_host_with_the_controller_keeps_valid_limits() {
         let facts = HostFacts {
             controllers: vec!["io".to_owned()],
             ..HostFacts::default()
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_linux_has_is_refused() {
+    fn limits_that_no_linux_has_are_refused() {
         for (member, value) in [
             ("MemorySwappiness", json!(101)),
             ("Memory", json!(1024)),

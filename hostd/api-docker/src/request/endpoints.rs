@@ -1,6 +1,6 @@
-//! A container's connection to a network, as a client asks for it: at the container's creation, and in
-//! `POST /networks/{id}/connect`. What depends on the network itself (its subnets) is checked by whoever
-//! has the network.
+//! Parses a client's request for a connection to a network: at the container's creation, and in
+//! `POST /networks/{id}/connect`. `hostd-networks` checks what depends on the network itself, such
+//! as its subnets.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,21 +15,21 @@ use crate::wire::EndpointSettings;
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// Option: the interface's name in the container.
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
-/// What stands for the interface's name in a kernel parameter.
+/// The placeholder for the interface's name in a kernel parameter.
 const PLACEHOLDER: &str = "IFNAME";
 
-/// Bytes of an interface's name: `IFNAMSIZ` without the zero at the end.
+/// Longest name of an interface in bytes: `IFNAMSIZ` without the final zero.
 const LONGEST_INTERFACE: usize = 15;
-/// Bytes of a name that a DNS message carries, and of each of its labels (RFC 1035, section 2.3.4).
+/// Longest name in a DNS message, and its longest label, in bytes (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
-/// Bytes of all texts of a connection. They stay in memory as long as the container exists.
+/// Largest total of a connection's texts in bytes, because they stay in memory as long as the
+/// container exists.
 const LARGEST: usize = 64 << 10;
 
-/// Reads the settings of a connection to a network. `network` is what the client calls it.
+/// Parses the settings of a connection to a network. `network` is the client's name for it.
 ///
-/// # Errors
-/// InvalidInput. It names every value that is wrong, as Docker does.
+/// # Errors The input is invalid. The text names every wrong value, as in Docker.
 pub(crate) fn connection(
     network: &str,
     settings: &EndpointSettings,
@@ -91,20 +91,20 @@ pub(crate) fn connection(
     })
 }
 
-/// Reads `container:alias`, or `container` alone, or `/container:/own/alias` as `inspect` shows it.
+/// Parses `container:alias`, or `container` alone, or `/container:/own/alias` as `inspect` shows
+/// it.
 ///
-/// # Errors
-/// InvalidInput, in Docker's words.
+/// # Errors The input is invalid. The text is Docker's.
 pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
     read_link(text).map_err(ApiError::invalid)
 }
 
-/// Whether a network is none of those that every engine has, as far as its name says.
+/// Whether a network is not predefined, by its name.
 pub(crate) fn is_user_defined(network: &str) -> bool {
     !matches!(network, "" | "default" | "bridge" | "host" | "none")
 }
 
-/// All that is wrong. Docker reports it in one message.
+/// All problems. Docker reports them in one message.
 #[derive(Default)]
 struct Problems(Vec<String>);
 
@@ -154,7 +154,7 @@ fn link_local_address(text: &str) -> Result<IpAddr, String> {
         .ok_or_else(|| format!("invalid link-local IP address: {text}"))
 }
 
-/// A name that no DNS message can carry would never be found.
+/// A name that does not fit into a DNS message could never be found.
 fn check_alias(alias: &str) -> Result<(), String> {
     let name = alias.strip_suffix('.').unwrap_or(alias);
     let fits = |label: &str| {
@@ -211,7 +211,7 @@ fn read_mac(text: &str) -> Result<Mac, String> {
     }
 }
 
-/// The twelve digits, when what separates them stands where it should.
+/// The twelve digits, if the separators are in the right places.
 fn mac_digits(text: &str) -> Option<String> {
     let (separator, width) = match text {
         text if text.contains('.') => ('.', 4),
@@ -234,7 +234,8 @@ fn hex_pairs(digits: &str, mac: &mut Mac) -> bool {
         })
 }
 
-/// The parameters of a list, by their names with [`PLACEHOLDER`] in the place of the interface's name.
+/// Parses a list of parameters. The keys are their names, with [`PLACEHOLDER`] in place of the
+/// interface's name.
 fn sysctls(list: &str, problems: &mut Problems) -> BTreeMap<String, String> {
     let list = list.split(',');
     list.filter_map(|entry| problems.take(sysctl(entry)))
@@ -252,12 +253,12 @@ fn sysctl(entry: &str) -> Result<(String, String), String> {
     let [net, family, kind, interface, parameter] = parts.as_slice() else {
         return Err(unknown());
     };
-    // The command line writes it in small letters.
+    // The command line writes it in lower case.
     let is_placeholder = [PLACEHOLDER, "ifname"].contains(interface);
     if *net != "net" || !matches!(*family, "ipv4" | "ipv6" | "mpls") || !is_placeholder {
         return Err(unknown());
     }
-    // They become parts of a path.
+    // The parts become components of a path.
     let plain = |part: &str| {
         !part.is_empty()
             && part
@@ -277,7 +278,7 @@ fn sysctl(entry: &str) -> Result<(String, String), String> {
 }
 
 fn check_interface(name: &str) -> Result<(), String> {
-    // The kernel's rules (`dev_valid_name`), and `%`, which it would put a number for.
+    // The kernel's rules (`dev_valid_name`), and no `%`, which it would replace by a number.
     let fits = |char: char| char.is_ascii_graphic() && !matches!(char, '/' | ':' | '%');
     let ok = (1..=LONGEST_INTERFACE).contains(&name.len())
         && name.chars().all(fits)
@@ -291,7 +292,7 @@ fn check_interface(name: &str) -> Result<(), String> {
     }
 }
 
-/// Bytes of all texts that are kept.
+/// The total of all stored texts in bytes.
 fn size(settings: &EndpointSettings) -> usize {
     let lists = [&settings.aliases, &settings.links];
     let lists = lists.into_iter().flatten().flatten().map(String::len);

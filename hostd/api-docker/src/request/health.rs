@@ -10,18 +10,18 @@ use super::refuse::is_unset;
 use crate::error::ApiError;
 use crate::wire::{Config, HealthConfig};
 
-/// What counts where neither client nor image says something.
+/// Defaults, unless the client or the image has a value.
 const INTERVAL: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
-/// The least that a time may be, in nanoseconds.
+/// The shortest time, in nanoseconds.
 const LEAST: i64 = 1_000_000;
 
 /// The shell of images that name none.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-/// Checks what a client says.
+/// Checks a client's own options.
 pub(super) fn check(config: &Config) -> Result<(), ApiError> {
     let Some(health) = &config.healthcheck else {
         return Ok(());
@@ -42,7 +42,7 @@ pub(super) fn check(config: &Config) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Adds what the image says and the client does not.
+/// Adds the image's values where the client has none.
 pub(super) fn merge_image(
     config: &mut Config,
     image: &ContainerDefaults,
@@ -78,7 +78,7 @@ pub(super) fn merge_image(
     }
 }
 
-/// A completed request's check; `None` where there is none.
+/// The check of a completed request; `None` if there is none.
 pub(super) fn health(config: &Config) -> Result<Option<HealthCheck>, ApiError> {
     let Some(health) = &config.healthcheck else {
         return Ok(None);
@@ -121,7 +121,7 @@ pub(super) fn health(config: &Config) -> Result<Option<HealthCheck>, ApiError> {
     }))
 }
 
-/// Nanoseconds as a time; 0 is none.
+/// Converts nanoseconds to a duration; 0 is none.
 fn time(nanoseconds: i64) -> Option<Duration> {
     let nanoseconds = u64::try_from(nanoseconds).ok().filter(|time| *time > 0)?;
     Some(Duration::from_nanos(nanoseconds))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_is_the_images_or_the_usual_one() {
+    fn the_shell_is_the_images_or_the_default() {
         let mut config = config(json!({"Test": ["CMD-SHELL", "a || b"]}));
         let command = |config: &Config| health(config).unwrap().unwrap().command;
         assert_eq!(command(&config), ["/bin/sh", "-c", "a || b"]);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_says_what_the_client_leaves_out() {
+    fn the_images_values_complete_the_clients() {
         let image = ContainerDefaults {
             healthcheck: Some(json!({"Test": ["CMD", "image"], "Interval": 7, "Retries": 2})),
             ..ContainerDefaults::default()

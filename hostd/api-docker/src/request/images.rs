@@ -9,7 +9,7 @@ use super::mounts::target;
 use crate::error::ApiError;
 use crate::wire::{HostConfig, Mount};
 
-/// All of them. Which images the names mean, the engine finds out.
+/// All image mounts. The engine resolves the names of the images.
 pub(super) fn parse(host: &HostConfig) -> Result<Vec<ImageMount>, ApiError> {
     let mounts = host.mounts.iter().flatten();
     let mounts = mounts.filter(|mount| mount.r#type == "image");

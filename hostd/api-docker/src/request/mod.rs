@@ -8,8 +8,8 @@
 //! * [`spec`]: the completed request in the engine's terms, by its parts: [`block_io`],
 //!   [`capabilities`], [`devices`], [`health`], [`images`], [`limits`], [`log`], [`mounts`],
 //!   [`names`], [`order`], [`ports`], [`seccomp`], [`security`], [`volumes`].
-//! * [`connections`], [`endpoints`]: to which networks a new container is connected, and a
-//!   connection to a network, also of a container that exists.
+//! * [`connections`], [`endpoints`]: the networks of a new container, and one connection to a
+//!   network, also of an existing container.
 //! * [`update`]: `POST /containers/{id}/update`.
 //! * [`shown`]: the request as clients see it in `inspect`.
 //! * [`old`]: reads containers of an engine that did not have the specification yet.
@@ -70,11 +70,11 @@ pub(crate) struct Ground<'a> {
     pub(crate) machine: &'a str,
     /// The runtimes that a container may ask for.
     pub(crate) runtimes: &'a Runtimes,
-    /// The network that a container is in for which nothing is said.
+    /// The default network of containers.
     pub(crate) default_network: &'a str,
-    /// Whether a small init runs in containers for which nothing is said about that.
+    /// Whether containers get a small init by default.
     pub(crate) init: bool,
-    /// The users of containers for which nothing is said about that.
+    /// The default user range of containers.
     pub(crate) users: Option<UserRange>,
 }
 

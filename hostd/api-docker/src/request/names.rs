@@ -45,10 +45,11 @@ pub(super) fn names(id: &str, config: &Config, host: &HostConfig) -> Result<Name
     })
 }
 
-/// What stands for an address of the host.
+/// The placeholder for the host's address.
 const HOST_GATEWAY: &str = "host-gateway";
 
-/// `name:address` or `name=address`; IPv6 addresses may stand in brackets. `None`: the host's own.
+/// Parses `name:address` or `name=address`; IPv6 addresses may be in brackets. An address of `None`
+/// means the host.
 fn extra_host(entry: &str) -> Result<(&str, Option<IpAddr>), ApiError> {
     let read = || {
         let (name, address) = entry.split_once(['=', ':'])?;

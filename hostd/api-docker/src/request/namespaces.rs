@@ -1,4 +1,4 @@
-//! Which namespaces a container has of its own.
+//! The namespaces of a container: its own, the host's, or those of another container.
 
 use keelson_model::spec::{Donors, IpcMode, NamespaceMode, NamespaceSpec, NetworkMode};
 use keelson_model::users::UserRange;
@@ -7,12 +7,12 @@ use super::invalid;
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig};
 
-/// The container that a mode names.
+/// The container named by a mode.
 pub(crate) fn donor(mode: &str) -> Option<&str> {
     mode.strip_prefix("container:")
 }
 
-/// Checks what the client itself asked for, before the image's configuration is added.
+/// Checks the client's own options, before the image's configuration is added.
 pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> {
     let any = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     if let Some(name) = donor(&host.network_mode) {
@@ -63,7 +63,7 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ApiError> 
     Ok(())
 }
 
-/// Translates the modes of a completed request. `usual`: the users of containers that say nothing.
+/// Translates the modes of a completed request. `usual`: the default user range.
 pub(super) fn namespaces(
     host: &HostConfig,
     usual: Option<UserRange>,
@@ -77,7 +77,7 @@ pub(super) fn namespaces(
                 donors.network = Some(name.to_owned());
                 NetworkMode::None
             }
-            // It is connected to networks, by name.
+            // It has its own namespace, which is connected to networks.
             None => NetworkMode::Bridge,
         },
     };
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shared_network_has_already() {
+    fn options_of_a_shared_network_are_refused() {
         for (config, more, word) in [
             (json!({"Hostname": "a"}), json!({}), "hostname"),
             (json!({}), json!({"Links": ["a"]}), "links"),

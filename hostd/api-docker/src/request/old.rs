@@ -42,12 +42,12 @@ pub fn read_old(old: &OldDocument<'_>) -> Result<ContainerSpec, EngineError> {
         runtimes: &Runtimes::default(),
         default_network: "",
         init: false,
-        // There were none.
+        // Those releases had none.
         users: None,
     };
     let mut spec =
         spec(old.id, &words, old.root.clone(), ground).map_err(|error| unfit("", &error))?;
-    // They live in the container's own files.
+    // They are in the container's own files.
     let volumes = std::mem::take(&mut spec.volumes).into_iter();
     spec.anonymous_volumes = volumes.map(|volume| volume.target).collect();
     Ok(spec)

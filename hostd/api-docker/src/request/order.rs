@@ -1,4 +1,4 @@
-//! What Compose and Docker's links say about the order of containers.
+//! The order of containers, by Compose's labels and Docker's links.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ const SERVICE: &str = "com.docker.compose.service";
 /// `db:service_healthy:false,cache:service_started:true`.
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 
-/// The order that a request asks for. Those that it has volumes from are added where they are found.
+/// The requested order. Containers of `--volumes-from` are added where they are resolved.
 pub(super) fn order(config: &Config, host: &HostConfig) -> StartOrder {
     let part_of = part(&config.labels);
     let depends_on = match &part_of {
@@ -40,7 +40,7 @@ fn part(labels: &BTreeMap<String, String>) -> Option<Part> {
     })
 }
 
-/// The services, and whether they should be healthy.
+/// The services, and whether they must be healthy.
 fn services(text: &str) -> Vec<(String, bool)> {
     let entries = text.split(',').map(|entry| {
         let mut parts = entry.split(':').map(str::trim);

@@ -1,4 +1,4 @@
-//! Which ports of a container are published.
+//! Parses the published ports of a container.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::wire::{Config, Empty, HostConfig, PortBinding};
 /// The most ports that one container may publish, each with a socket that reserves it.
 const MAX_PUBLISHED: usize = 16_384;
 
-/// `80/tcp`, `53/udp`, `80`. `None`: it is no port.
+/// Parses `80/tcp`, `53/udp` or `80`. `None`: it is no port.
 pub(super) fn port(text: &str) -> Option<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
@@ -24,7 +24,7 @@ pub(super) fn port(text: &str) -> Option<Port> {
     Some(Port { number, protocol })
 }
 
-/// A port that is published is exposed, whether or not the client says that, too.
+/// A published port is exposed, even if the client does not say so.
 pub(super) fn expose(config: &mut Config, host: &HostConfig) -> Result<(), ApiError> {
     for name in host.port_bindings.keys() {
         let Some(port) = port(name) else {
@@ -44,7 +44,7 @@ pub(super) fn expose(config: &mut Config, host: &HostConfig) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Reads the ports of a completed request.
+/// Parses the ports of a completed request.
 pub(super) fn published(host: &HostConfig) -> Result<Vec<PublishedPort>, ApiError> {
     let mut published = Vec::new();
     for (name, bindings) in &host.port_bindings {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_named() {
+    fn invalid_ports_are_named() {
         for (bindings, word) in [
             (json!({"0/tcp": [{}]}), "\"0/tcp\""),
             (json!({"80/icmp": [{}]}), "\"80/icmp\""),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_exposed() {
+    fn published_ports_are_exposed() {
         let host: HostConfig =
             serde_json::from_value(json!({"PortBindings": {"80": [{}], "53/udp": null}})).unwrap();
         let mut config: Config =

@@ -34,10 +34,10 @@ pub(super) fn parse(options: &[String], capabilities: &[String]) -> Result<Secur
             }
             ("systempaths", "unconfined") => security.unmask = true,
             ("apparmor", "unconfined") => security.apparmor = AppArmor::Unconfined,
-            // As Docker: no name is no wish.
+            // As in Docker, an empty name means the default.
             ("apparmor", "") => security.apparmor = AppArmor::Usual,
             ("apparmor", name) => security.apparmor = AppArmor::Named(name.to_owned()),
-            // It is never applied to containers, so nothing has to be done.
+            // SELinux labels are never applied to containers, so there is nothing to do.
             ("label", "disable") => {}
             ("label" | "writable-cgroups", _) => {
                 return Err(ApiError::not_built(format!(

@@ -121,7 +121,7 @@ fn process(words: &Words<'_>, ground: Ground<'_>) -> ProcessSpec {
             (true, false) => Stdin::Open,
             (true, true) => Stdin::OpenOnce,
         },
-        // Among the processes of others there is a first one already.
+        // In another pid namespace there is a first process already.
         init: host.pid_mode.is_empty() && host.init.unwrap_or(ground.init),
     }
 }
@@ -160,11 +160,11 @@ fn security_spec(host: &HostConfig, ground: Ground<'_>) -> Result<SecuritySpec, 
     })
 }
 
-/// The cgroup that a container's is made in.
+/// The parent of a container's cgroup.
 fn cgroup_parent(text: &str) -> Result<Option<PathBuf>, ApiError> {
     let path = Path::new(text);
     let leads_up = path.components().any(|part| part == Component::ParentDir);
-    // As a unit of systemd's it would mean something else.
+    // As a systemd unit it would mean something else.
     if leads_up || text.contains(['\0', '\n', ':']) || text.ends_with(".slice") {
         return invalid(format!(
             "invalid CgroupParent {text:?}: use the path of a cgroup, such as \"/batch\""

@@ -187,7 +187,7 @@ fn what_was_kept_in_docker_s_words_is_read_as_the_request_was() {
             facts: &HostFacts::default(),
             engine: Path::new("/var/lib/keelson"),
         };
-        // The volumes of then ended with their container: they stay in its files.
+        // Volumes of those releases ended with their container, so they stay in its files.
         let mut expected = kept.spec.clone();
         let volumes = std::mem::take(&mut expected.volumes);
         expected.anonymous_volumes = volumes.into_iter().map(|mount| mount.target).collect();
@@ -350,7 +350,7 @@ fn the_client_s_environment_wins() {
 }
 
 #[test]
-fn users_of_its_own_exclude_what_is_the_hosts() {
+fn a_user_namespace_excludes_namespaces_of_the_host() {
     let users = Some(UserRange {
         base: 100_000,
         size: 65_536,
@@ -484,7 +484,7 @@ fn bad_values_are_invalid_input() {
 }
 
 #[test]
-fn volumes_of_the_image_are_made_and_its_health_checks_are_run() {
+fn volumes_and_health_checks_of_the_image_are_used() {
     let mut image = image();
     image.volumes = Some([("/data/".to_owned(), json!({}))].into());
     image.healthcheck = Some(json!({"Test": ["CMD", "true"]}));
@@ -501,7 +501,7 @@ fn volumes_of_the_image_are_made_and_its_health_checks_are_run() {
     assert!(volume.anonymous && volume.target == Path::new("/data"));
     let check = understood.spec.health.as_ref().unwrap();
     assert_eq!(check.command, ["true"]);
-    // Clients see the whole of it.
+    // Clients see the complete check.
     assert!(understood.shown.config.contains("Healthcheck"));
     assert!(understood.warnings.is_empty());
 }
@@ -562,7 +562,7 @@ fn working_directories_are_normalised() {
 }
 
 #[test]
-fn what_tells_how_hot_processors_are_is_hidden() {
+fn thermal_throttling_of_processors_is_hidden() {
     let masked = |host: Value| {
         let completed = completed(json!({"Cmd": ["x"], "HostConfig": host})).unwrap();
         completed.host.masked_paths.unwrap()

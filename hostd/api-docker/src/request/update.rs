@@ -10,8 +10,8 @@ use super::{invalid, limits, shown};
 use crate::error::ApiError;
 use crate::wire::HostConfig;
 
-/// The change that a request asks for, without what [`super::discard`] takes out. A member with its zero
-/// value changes nothing, as everywhere in Docker's API.
+/// The requested change, after [`super::discard`]. A member with its zero value changes nothing, as
+/// everywhere in Docker's API.
 pub(crate) fn update(
     container: &Snapshot,
     request: &HostConfig,

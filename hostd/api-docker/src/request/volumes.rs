@@ -9,8 +9,8 @@ use super::mounts::{is_named, target};
 use crate::error::ApiError;
 use crate::wire::{Config, HostConfig, Mount};
 
-/// All volumes. `mounts` and `images` are those that are no volumes: what is mounted at a path of the image is no
-/// volume of the image.
+/// All volumes. `mounts` and `images` are the other mounts: they replace volumes of the image at
+/// the same path.
 pub(super) fn parse(
     config: &Config,
     host: &HostConfig,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::times;
 use crate::wire::Empty;
 
-/// A measurement, and the one before.
+/// A measurement, and the previous one.
 #[derive(Debug, Serialize)]
 pub(super) struct StatsDocument<'a> {
     /// With the slash: clients cut the first character off without looking.
@@ -226,7 +226,7 @@ impl Memory {
     }
 }
 
-/// Under the names that Docker has: those of the kernel. Newer kernels count refaults apart.
+/// Uses Docker's names, which are the kernel's. Newer kernels count refaults separately.
 fn details(figures: &MemoryFigures) -> BTreeMap<&'static str, u64> {
     const REFAULTS: &str = "workingset_refault";
     let apart: Vec<_> = ["_anon", "_file"]

@@ -8,7 +8,7 @@ fn read(network: &str, settings: Value) -> Result<ConnectionSpec, String> {
 }
 
 #[test]
-fn everything_that_can_be_asked_for() {
+fn all_settings_are_parsed() {
     let spec = read(
         "front",
         json!({
@@ -58,9 +58,9 @@ fn everything_that_can_be_asked_for() {
     );
 }
 
-/// Clients send back what they have read: null as well as nothing in it.
+/// Clients send back values that they have read, including null and empty ones.
 #[test]
-fn nothing_is_asked_for() {
+fn empty_settings_request_nothing() {
     let plain = ConnectionSpec {
         network: "front".to_owned(),
         ..ConnectionSpec::default()
@@ -82,7 +82,7 @@ fn nothing_is_asked_for() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let ipam = json!({"IPAMConfig": {
         "IPv4Address": "fd00::1", "IPv6Address": "10.0.0.1", "LinkLocalIPs": ["x"],
     }});
@@ -104,7 +104,7 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn wrong_values_are_named() {
     let option = |name: &str, value: &str| json!({"DriverOpts": {name: value}});
     for (settings, part) in [
         (
@@ -168,7 +168,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn links_as_inspect_shows_them() {
+fn links_are_parsed_as_inspect_shows_them() {
     let link = link("/db:/web/database").unwrap();
     assert_eq!(
         (link.container.as_str(), link.alias.as_str()),

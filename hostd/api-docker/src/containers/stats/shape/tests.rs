@@ -110,10 +110,10 @@ fn a_running_container() {
     assert_eq!(memory["limit"], 1 << 30);
     assert_eq!(memory["stats"]["inactive_file"], 1000);
     assert_eq!(memory["stats"]["workingset_refault"], 3);
-    // Clients would take the figures for those of version 1.
+    // Clients would interpret these members as those of cgroup version 1.
     assert!(memory["stats"].get("total_inactive_file").is_none());
     assert!(memory.get("max_usage").is_none());
-    // Each name of the API's description, and no other.
+    // All names of the API's description, and no others.
     assert_eq!(memory["stats"].as_object().unwrap().len(), 31);
     assert_eq!(shown["networks"]["eth0"]["rx_bytes"], 5338);
     assert_eq!(shown["networks"]["eth0"]["tx_dropped"], 4);
@@ -133,7 +133,7 @@ fn limits() {
 }
 
 #[test]
-fn the_measurement_before() {
+fn the_previous_measurement() {
     let measured = measured();
     let shown = shown(Some(&measured), Some(&measured));
     assert_eq!(shown["preread"], shown["read"]);
