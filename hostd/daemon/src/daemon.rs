@@ -214,7 +214,7 @@ async fn give_signs_of_life(engine: Engine, interval: Duration) {
     }
 }
 
-/// The configuration of the engine, with what the command line says instead.
+/// The configuration of the engine, with overrides from the command line.
 fn engine_config(options: &Options, config: &EngineConfig) -> EngineConfig {
     let mut config = config.clone();
     if let Some(bridge) = &options.bridge {

@@ -12,7 +12,7 @@ use keelson_model::ip::IpPrefix;
 use keelson_store::Era;
 use tracing_subscriber::filter::Targets;
 
-/// Where Docker looks for plugins.
+/// Docker's directories of plugins.
 const PLUGINS: [&str; 3] = [
     "/run/docker/plugins",
     "/etc/docker/plugins",
@@ -53,14 +53,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) config: PathBuf,
 
-    /// Directory where volume plugins are looked for: NAME.sock, NAME.spec and NAME.json; may be
+    /// Directory that is searched for volume plugins: NAME.sock, NAME.spec and NAME.json; may be
     /// repeated.
     #[arg(long, value_name = "DIR", default_values = PLUGINS)]
     pub(crate) plugins: Vec<PathBuf>,
 
     /// Link of the default bridge network of containers, instead of `engine.networks.bridge` of the
-    /// host configuration; `none`: there is no such network, and containers have none unless they
-    /// ask for one.
+    /// host configuration; `none`: there is no such network, and containers have no network unless
+    /// they request one.
     #[arg(long, value_name = "LINK")]
     pub(crate) bridge: Option<String>,
 
@@ -116,7 +116,7 @@ pub(crate) enum Listen {
     Tcp(SocketAddr),
 }
 
-/// Why a text is not an address to listen on.
+/// Why a text is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ListenError(String);

@@ -367,7 +367,7 @@ fn containers_run_at_the_same_time() {
 }
 
 #[test]
-fn devices_that_a_vendor_describes() {
+fn devices_described_by_a_vendor() {
     if !is_root() {
         return;
     }

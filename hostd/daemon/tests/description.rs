@@ -142,7 +142,7 @@ fn networks_volumes_and_plugins() {
 }
 
 #[test]
-fn networks_are_made_and_removed() {
+fn networks_are_created_and_removed() {
     if !is_root() {
         return;
     }
@@ -218,7 +218,7 @@ fn networks_are_made_and_removed() {
         send("POST", &pruned, Value::Null).1,
         json!({"NetworksDeleted": ["unused"]})
     );
-    // As Docker says it, against its own description.
+    // As in Docker, although its own description says otherwise.
     let (_, nothing) = host.http(&format!("POST {pruned} HTTP/1.0\r\n\r\n"));
     assert_eq!(nothing.trim(), r#"{"NetworksDeleted":null}"#);
     assert_eq!(
@@ -384,7 +384,7 @@ fn registries() {
         login: true,
         ..Wants::default()
     });
-    // The registry is in the machine's network.
+    // The registry is in the machine's network namespace.
     let (api, host) = stocked_on(Host::start());
     let name = registry.name("app");
     host.docker(&["tag", "busybox", &name]).ok();

@@ -277,7 +277,7 @@ fn framed(body: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_frame_is_a_line_but_for_the_docker_command() {
+fn a_frame_is_a_line_except_for_the_docker_command() {
     if !is_root() {
         return;
     }
@@ -304,7 +304,7 @@ fn a_frame_is_a_line_but_for_the_docker_command() {
 }
 
 #[test]
-fn following_goes_on_across_rotations_and_damage() {
+fn following_continues_across_rotations_and_damage() {
     if !is_root() {
         return;
     }
@@ -348,7 +348,7 @@ fn following_goes_on_across_rotations_and_damage() {
     let last: Vec<_> = read.lines().rev().take(2).collect();
     assert_eq!(last, ["100000", "99998"]);
     assert_eq!(host.docker(&["logs", "--tail=1", "it"]).ok(), "100000");
-    // A later run writes behind it.
+    // A later run writes after it.
     host.docker(&["start", "it"]).ok();
     let followed = host.docker(&["logs", "-f", "it"]).ok();
     let lines: Vec<_> = followed.lines().collect();

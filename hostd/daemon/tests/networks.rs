@@ -18,7 +18,7 @@ mod survival;
 use common::{Done, Host, is_root};
 use serde_json::Value;
 
-/// A hostd with networks and the busybox image; `None`: this machine can't.
+/// A hostd with networks and the busybox image; `None` if this machine does not allow it.
 fn host() -> Option<Host> {
     host_with(&[])
 }
@@ -57,13 +57,13 @@ fn web(host: &Host, name: &str, options: &[&str]) -> String {
     id
 }
 
-/// A line of shell in a container.
+/// Runs a line of shell in a container.
 #[track_caller]
 fn exec(host: &Host, name: &str, line: &str) -> Done {
     host.docker(&["exec", name, "sh", "-c", line])
 }
 
-/// A program of this machine in a container's network.
+/// Runs a program of this machine in a container's network.
 fn inside(host: &Host, name: &str, program: &str) -> std::process::Command {
     let pid = &inspect(host, name)["State"]["Pid"];
     let mut command = std::process::Command::new("nsenter");
@@ -74,7 +74,7 @@ fn inside(host: &Host, name: &str, program: &str) -> std::process::Command {
     command
 }
 
-/// A page, got by a program of this machine in a container's network.
+/// Gets a page by a program of this machine in a container's network.
 #[track_caller]
 fn gets(host: &Host, from: &str, url: &str) -> Result<String, String> {
     let done = common::run(
@@ -87,7 +87,7 @@ fn gets(host: &Host, from: &str, url: &str) -> Result<String, String> {
     }
 }
 
-/// What `inspect` shows of an object.
+/// A value of an object, as `inspect` shows it.
 #[track_caller]
 fn inspect(host: &Host, name: &str) -> Value {
     let text = host.docker(&["inspect", name]).ok();

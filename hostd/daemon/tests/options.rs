@@ -1,4 +1,4 @@
-//! Options of containers that reach into several parts: each by the `docker` command.
+//! Options of containers that involve several parts, each tested with the `docker` command.
 
 mod common;
 #[path = "options/images.rs"]

@@ -230,9 +230,9 @@ fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
     host.docker(&["rm", "-f", "plain", "tty"]).ok();
 }
 
-/// Clients that stop reading when they know of the end (dockerode's `run`) miss nothing.
+/// Clients that stop reading when they learn of the end (dockerode's `run`) miss nothing.
 #[test]
-fn the_end_is_told_after_the_output() {
+fn the_end_is_reported_after_the_output() {
     if !is_root() {
         return;
     }
@@ -258,7 +258,7 @@ fn the_end_is_told_after_the_output() {
             "round {round}: {length} bytes"
         );
     }
-    // Who doesn't read at all holds it up for a moment only.
+    // A client that does not read delays it only for a moment.
     create(&host, "long", &[], "yes | head -c 10000000");
     let path = "/v1.51/containers/long/attach?stream=1&stdout=1";
     let (_, stalled) = hijack(&host, path, UPGRADE, "");

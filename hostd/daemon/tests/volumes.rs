@@ -123,7 +123,7 @@ fn a_volume_outlives_its_containers() {
         ("", "data\nother")
     );
     host.docker(&["rm", "-v", &id]).ok();
-    // Volumes with a name stay.
+    // Named volumes are kept.
     assert_eq!(volumes(&host), ["data", "other"]);
     host.docker(&["volume", "rm", "data", "other"]).ok();
     assert!(!mountpoint.exists());
@@ -133,7 +133,7 @@ fn a_volume_outlives_its_containers() {
 }
 
 #[test]
-fn a_new_volume_gets_what_the_image_has() {
+fn a_new_volume_gets_the_images_content() {
     if !is_root() {
         return;
     }
@@ -150,7 +150,7 @@ fn a_new_volume_gets_what_the_image_has() {
         "seed"
     );
     assert_eq!(run(&host, &["-v", "data:/data", "seeded"], look), whole);
-    // Not into a volume with content, and not when nobody wants it.
+    // Nothing is copied into a volume with content, or with `nocopy`.
     run(&host, &["-v", "full:/x", "busybox"], "touch /x/other");
     assert_eq!(
         run(&host, &["-v", "full:/data", "seeded"], "ls /data"),
@@ -194,7 +194,7 @@ fn a_container_gets_the_volumes_of_another() {
     let script = "ls -d /b/root; cat /data/file; echo x > /n/x; echo y > /data/y; ls /data | wc -l";
     let seen = run(&host, &["--volumes-from=cc", "seeded"], script);
     assert!(seen.ends_with("seed\n4"), "{seen}");
-    // Nobody else's volumes were removed with it.
+    // No other volumes were removed with it.
     assert_eq!(
         run(
             &host,
@@ -228,7 +228,7 @@ fn a_container_gets_the_volumes_of_another() {
 }
 
 #[test]
-fn anonymous_volumes_go_with_their_container_when_asked_to() {
+fn anonymous_volumes_are_removed_with_their_container_on_request() {
     if !is_root() {
         return;
     }
@@ -244,7 +244,7 @@ fn anonymous_volumes_go_with_their_container_when_asked_to() {
     let (_, text) = host.get(&format!("/volumes/{}", names[0]));
     let shown: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(shown["Labels"]["com.docker.volume.anonymous"], "");
-    // Another container has one of them by its name.
+    // Another container uses one of them by its name.
     let other = format!("{}:/x", names[0]);
     host.docker(&["create", "--name=dd", "-v", &other, "busybox"])
         .ok();
@@ -255,7 +255,7 @@ fn anonymous_volumes_go_with_their_container_when_asked_to() {
     host.docker(&["create", "--name=ee", "seeded"]).ok();
     host.docker(&["rm", "ee"]).ok();
     host.docker(&["volume", "create", "named"]).ok();
-    // Only those without a name, since 1.42.
+    // Since 1.42 only anonymous ones.
     let (status, text) = host.send("POST", "/v1.42/volumes/prune", "");
     let pruned: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
@@ -338,7 +338,7 @@ fn options_are_mounted_while_a_container_runs() {
         "bad",
     ])
     .ok();
-    // The image has nothing to copy there, so that it is mounted at the start only.
+    // The image has nothing to copy there, so it is only mounted at the start.
     host.docker(&["create", "--name=bad", "-v", "bad:/b", "busybox"])
         .ok();
     host.docker(&["start", "bad"])
@@ -390,7 +390,7 @@ fn a_part_of_a_volume_is_mounted() {
 }
 
 #[test]
-fn wrong_requests_answer_dockers_words() {
+fn wrong_requests_get_dockers_error_texts() {
     if !is_root() {
         return;
     }
@@ -499,7 +499,7 @@ fn wrong_requests_answer_dockers_words() {
 }
 
 #[test]
-fn events_and_disk_usage_know_volumes() {
+fn events_and_disk_usage_include_volumes() {
     if !is_root() {
         return;
     }
@@ -529,9 +529,10 @@ fn events_and_disk_usage_know_volumes() {
     assert_eq!(mount["read/write"], "false");
 }
 
-/// Killed in the middle of creations, hostd shows old or new afterwards, and all of it can be used.
+/// After kills in the middle of creations, hostd shows the old or the new state, and everything can
+/// be used.
 #[test]
-fn killed_creations_leave_old_or_new() {
+fn killed_creations_leave_the_old_or_the_new_state() {
     if !is_root() {
         return;
     }
@@ -547,7 +548,7 @@ fn killed_creations_leave_old_or_new() {
                 command.spawn().unwrap()
             })
             .collect();
-        // Another moment in each round.
+        // Kill at another moment in each round.
         std::thread::sleep(std::time::Duration::from_millis(7 * round));
         host.kill_daemon();
         for mut child in children {
@@ -578,7 +579,8 @@ fn killed_creations_leave_old_or_new() {
     }
 }
 
-/// Containers are made with a volume that others remove all the time: a container that was made has it.
+/// Containers are created with a volume that others keep removing: a created container has its
+/// volume.
 #[test]
 fn removals_race_with_creations() {
     if !is_root() {

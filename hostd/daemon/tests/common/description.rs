@@ -18,7 +18,7 @@ const UNNAMED: &[(u16, &str)] = &[
     (404, "/distribution/{name}/json"),
     (404, "/images/get"),
     (404, "/images/{name}/get"),
-    // A name that another network has; clients retry.
+    // Another network has the name; clients retry.
     (409, "/networks/create"),
 ];
 

@@ -174,7 +174,8 @@ pub struct Host {
     /// The data that must survive a reboot.
     root: PathBuf,
     extra: Vec<String>,
-    /// The namespace that it runs in; `None`: the machine's, in which it makes no networks.
+    /// The network namespace in which it runs; `None`: the machine's, in which it creates no
+    /// networks.
     net: Option<net::Net>,
 }
 
@@ -194,7 +195,7 @@ impl Host {
         Self::start_in(None, extra, Some(net::Net::new()))
     }
 
-    /// The network namespace that hostd runs in.
+    /// The network namespace in which hostd runs.
     pub fn net(&self) -> &net::Net {
         self.net.as_ref().unwrap()
     }
@@ -225,7 +226,7 @@ impl Host {
         self.dir.path()
     }
 
-    /// Where this hostd looks for plugins.
+    /// The directory in which this hostd searches for plugins.
     pub fn plugins(&self) -> PathBuf {
         self.path().join("plugins")
     }
@@ -260,7 +261,7 @@ impl Host {
             Some(net) => net.command(program),
             None => {
                 let mut command = Command::new(program);
-                // The machine's network is not the test's.
+                // The test must not use the machine's network.
                 command.args(["--bridge", "none"]);
                 command
             }
@@ -400,7 +401,7 @@ impl Host {
         assert_eq!(done.ok(), "Loaded image: busybox:latest");
     }
 
-    /// A request with a JSON document, or with nothing; returns the status and the body.
+    /// A request with a JSON document, or without a body. Returns the status and the body.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         self.http(&format!(

@@ -1,10 +1,10 @@
-//! Network namespaces of a test's own: the machine of a hostd, and neighbours on the same wire.
+//! Network namespaces of a test: the machine of a hostd, and neighbours on the same wire.
 
 use std::process::{Child, Command, Stdio};
 
 use super::{Done, run, wait_until};
 
-/// A network namespace with its loopback link up. It goes with the value.
+/// A network namespace with its loopback link up. It is removed on drop.
 pub struct Net {
     holder: Child,
 }
@@ -26,7 +26,7 @@ impl Net {
         net
     }
 
-    /// A neighbour: a namespace whose link `wire` leads to this one's link `outer`, with the
+    /// A neighbour: a namespace whose link `wire` is connected to this one's link `outer`, with the
     /// addresses 192.0.2.2/24 and 192.0.2.1/24, and 2001:db8::2/64 and 2001:db8::1/64.
     pub fn neighbour(&self) -> Self {
         let other = Self::new();
@@ -43,7 +43,7 @@ impl Net {
         other
     }
 
-    /// What the namespace is entered by.
+    /// The path by which the namespace is entered.
     pub fn path(&self) -> String {
         format!("/proc/{}/ns/net", self.holder.id())
     }
@@ -58,7 +58,7 @@ impl Net {
         command
     }
 
-    /// A line of shell in the namespace, to its end.
+    /// Runs a line of shell in the namespace to its end.
     #[track_caller]
     pub fn sh(&self, line: &str) -> Done {
         run(self.command("sh").args(["-c", line]), b"")

@@ -17,11 +17,11 @@ pub enum Mood {
     Works,
     /// It answers nothing until its mood changes.
     Silent,
-    /// It refuses everything but its activation.
+    /// It refuses everything except its activation.
     Refuses,
 }
 
-/// Stops when it is dropped; the volumes stay.
+/// Stops on drop; the volumes are kept.
 pub struct Plugin {
     socket: PathBuf,
     shared: Arc<Shared>,
@@ -36,14 +36,14 @@ struct Shared {
 
 struct State {
     mood: Mood,
-    /// Each with its options and the users that it is mounted for.
+    /// The volumes, each with its options and the users for which it is mounted.
     volumes: BTreeMap<String, (Value, BTreeSet<String>)>,
     /// A request: the method, the volume and the user.
     calls: Vec<String>,
 }
 
 impl Plugin {
-    /// Listens on NAME.sock in a directory, which is made.
+    /// Listens on NAME.sock in a directory, which is created.
     pub fn start(directory: &Path, name: &str) -> Self {
         fs::create_dir_all(directory).unwrap();
         let socket = directory.join(format!("{name}.sock"));
@@ -79,14 +79,14 @@ impl Plugin {
         self.shared.changed.notify_all();
     }
 
-    /// A volume that nobody asked hostd for.
+    /// Adds a volume without hostd's knowledge.
     pub fn add(&self, name: &str) {
         let mut state = self.shared.state.lock().unwrap();
         state.volumes.insert(name.to_owned(), Default::default());
         fs::create_dir_all(self.data(name)).unwrap();
     }
 
-    /// Forgets a volume behind hostd's back.
+    /// Removes a volume without hostd's knowledge.
     pub fn lose(&self, name: &str) {
         self.shared.state.lock().unwrap().volumes.remove(name);
     }
@@ -95,14 +95,14 @@ impl Plugin {
         self.shared.state.lock().unwrap().volumes.contains_key(name)
     }
 
-    /// For whom a volume is mounted.
+    /// The users for which a volume is mounted.
     pub fn users(&self, name: &str) -> Vec<String> {
         let state = self.shared.state.lock().unwrap();
         let users = state.volumes.get(name).map(|(_, users)| users.clone());
         users.into_iter().flatten().collect()
     }
 
-    /// How often something was asked for.
+    /// How often a request was received.
     pub fn count(&self, call: &str) -> usize {
         let state = self.shared.state.lock().unwrap();
         state.calls.iter().filter(|found| *found == call).count()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Host, is_root, wait_until};
 
-/// A container whose check ends with the code in a file of the host.
+/// A container whose check exits with the code in a file of the host.
 struct Checked<'a> {
     host: &'a Host,
     name: &'static str,
@@ -33,7 +33,7 @@ impl<'a> Checked<'a> {
         this
     }
 
-    /// What checks end with from now on. The file is replaced: a check never reads half of it.
+    /// Sets the exit code of checks. The file is replaced, so a check never reads half of it.
     fn answer(&self, code: &str) {
         let (new, path) = (self.directory.join("new"), self.directory.join("code"));
         fs::write(&new, code).unwrap();
@@ -90,7 +90,7 @@ fn processes(command: &str) -> usize {
 }
 
 #[test]
-fn health_follows_the_checks_and_is_told() {
+fn health_follows_the_checks_and_is_reported() {
     if !is_root() {
         return;
     }
@@ -164,7 +164,7 @@ fn health_follows_the_checks_and_is_told() {
 }
 
 #[test]
-fn a_check_that_hangs_is_killed_with_what_it_started() {
+fn a_check_that_hangs_is_killed_with_its_children() {
     if !is_root() {
         return;
     }
@@ -301,7 +301,7 @@ fn failures_in_the_start_period_do_not_count() {
 }
 
 #[test]
-fn the_images_check_is_run_unless_it_is_turned_off() {
+fn the_images_check_runs_unless_it_is_turned_off() {
     if !is_root() {
         return;
     }
@@ -367,9 +367,10 @@ fn wrong_checks_are_refused() {
     assert_eq!(names(&host, "status=created"), "");
 }
 
-/// When the machine comes up again, who depends on a healthy service is started when it is healthy.
+/// When the machine boots again, a container that depends on a healthy service is started once that
+/// is healthy.
 #[test]
-fn who_depends_on_a_healthy_service_waits_for_it() {
+fn containers_that_depend_on_a_healthy_service_wait_for_it() {
     if !is_root() {
         return;
     }

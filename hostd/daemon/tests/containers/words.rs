@@ -223,7 +223,7 @@ fn a_failed_start_says_what_is_wrong() {
 }
 
 #[test]
-fn of_two_prunes_at_once_one_is_refused() {
+fn one_of_two_simultaneous_prunes_is_refused() {
     if !is_root() {
         return;
     }
@@ -235,7 +235,7 @@ fn of_two_prunes_at_once_one_is_refused() {
         for _ in 0..20 {
             create(&host, &body);
         }
-        // Of those that begin together, the first has work for a while.
+        // Of those that start together, the first one is busy for a while.
         let answers = std::thread::scope(|scope| {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(prune)).collect();
             let all = all.into_iter().map(|one| one.join().unwrap());

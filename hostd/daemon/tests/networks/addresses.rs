@@ -41,7 +41,7 @@ fn the_default_bridge() {
             .ok()
             .contains("127.0.0.11")
     );
-    // Nothing of IPv6 where nobody asked for it.
+    // There is no IPv6 without a request.
     assert_eq!(exec(&host, "aa", "ip -6 addr show dev eth0").ok(), "");
 
     host.docker(&["stop", "aa"]).ok();
@@ -62,7 +62,7 @@ fn the_default_bridge() {
 }
 
 #[test]
-fn addresses_that_were_asked_for() {
+fn requested_addresses() {
     let Some(host) = host() else { return };
     host.docker(&[
         "network",
@@ -79,7 +79,7 @@ fn addresses_that_were_asked_for() {
     idle(&host, "free", &["--network=own"]);
     let free = inspect(&host, "free");
     let end = &free["NetworkSettings"]["Networks"]["own"];
-    // The first of the range is the network's own, the second the printer's.
+    // The first address of the range belongs to the gateway, the second to the printer.
     assert_eq!(end["IPAddress"], "10.9.0.128", "{end:#}");
     assert_eq!(end["Gateway"], "10.9.0.254");
     assert_eq!(end["GlobalIPv6PrefixLen"], 64);
@@ -128,7 +128,7 @@ fn addresses_that_were_asked_for() {
     assert_ne!(outside.code, 0);
     host.docker(&["run", "--rm", "--ip=172.17.0.9", "busybox", "true"])
         .fails_with("user specified IP address is supported on user defined networks only");
-    // What a stopped container was given stays its own as long as there are others.
+    // A stopped container's address is not given to others as long as other addresses are free.
     host.docker(&["stop", "fixed"]).ok();
     host.docker(&["start", "fixed"]).ok();
     assert_eq!(address(&host, "fixed", "own"), "10.9.0.7");
@@ -180,7 +180,7 @@ fn a_container_in_several_networks() {
     exec(&host, "both", "ping -c1 -W3 in-two").ok();
     assert_ne!(exec(&host, "both", "ping -c1 -W1 in-three").code, 0);
 
-    // Connected while it runs.
+    // It is connected while it runs.
     host.docker(&["network", "connect", "--alias=me", "three", "both"])
         .ok();
     host.docker(&["network", "connect", "three", "both"])
@@ -215,7 +215,7 @@ fn a_container_in_several_networks() {
 }
 
 #[test]
-fn many_at_once_have_addresses_of_their_own() {
+fn many_at_once_have_different_addresses() {
     let Some(host) = host() else { return };
     std::thread::scope(|scope| {
         for number in 0..12 {
@@ -243,7 +243,7 @@ fn many_at_once_have_addresses_of_their_own() {
 }
 
 #[test]
-fn the_networks_of_others() {
+fn the_networks_of_other_containers() {
     let Some(host) = host() else { return };
     let id = idle(&host, "donor", &["--hostname=given"]);
     idle(&host, "guest", &["--network=container:donor"]);

@@ -61,7 +61,7 @@ fn names_aliases_links_and_pointers() {
         conf.contains("nameserver 127.0.0.11") && conf.contains("options ndots:0"),
         "{conf}"
     );
-    // A name that has no address of the family is there all the same.
+    // A name without an address of the family exists nevertheless.
     let none = exec(&host, "app", "nslookup -type=aaaa db. 127.0.0.11").stdout;
     assert!(!none.contains("NXDOMAIN"), "{none}");
     exec(&host, "app", "ping -c1 -W3 db").ok();
@@ -70,7 +70,7 @@ fn names_aliases_links_and_pointers() {
     assert_eq!(lookup(&host, "app", "base"), [db.as_str()]);
     assert!(lookup(&host, "app", "db").is_empty());
 
-    // At once when it comes and goes.
+    // Changes are effective at once.
     host.docker(&["network", "connect", "--alias=late", "front", "base"])
         .ok();
     let front = address(&host, "base", "front");
@@ -89,7 +89,7 @@ fn names_aliases_links_and_pointers() {
     assert_eq!(lookup(&host, "app", "store"), both);
     host.docker(&["stop", "base"]).ok();
     assert_eq!(lookup(&host, "app", "store"), [second.as_str()]);
-    // A server of its own at the same port.
+    // The container's own server at the same port.
     let serve = "import socket\n\
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):\n \
         socket.socket(socket.AF_INET, kind).bind(('0.0.0.0', 53))\n";
@@ -143,7 +143,7 @@ fn names_outlive_hostd() {
     idle(&host, "bb", &["--network=net", "--network-alias=also"]);
     let b = address(&host, "bb", "net");
     let ask = "nslookup -type=a also. 127.0.0.11 | grep -c Address";
-    // It asks by itself as long as nobody can ask it to.
+    // It keeps asking by itself while hostd is down.
     let script = format!(
         "rm -f /wrong; touch /asking; while [ -e /asking ]; do nslookup -type=a also. 127.0.0.11 | grep -q {b} || echo x >> /wrong; done"
     );
@@ -156,7 +156,7 @@ fn names_outlive_hostd() {
     exec(&host, "aa", "rm /asking").ok();
     let wrong = exec(&host, "aa", "cat /wrong 2>/dev/null | wc -l").ok();
     assert_eq!(wrong, "0");
-    // What comes afterwards is known, too.
+    // Later containers are known, too.
     idle(&host, "cc", &["--network=net"]);
     let c = address(&host, "cc", "net");
     assert_eq!(lookup(&host, "aa", "cc"), [c.as_str()]);

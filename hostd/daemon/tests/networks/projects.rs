@@ -1,4 +1,4 @@
-//! Networks of Compose projects, and an interface that somebody gives to a container by hand.
+//! Networks of Compose projects, and an interface that is added to a container by hand.
 
 use crate::common::clients::Project;
 use crate::{exec, host, idle, inspect};
@@ -53,11 +53,11 @@ fn a_project_of_two_networks() {
     let mtu = run("alone", "cat /sys/class/net/eth0/mtu").ok();
     assert_eq!(mtu, "1400");
 
-    // Nothing has changed: nothing is made anew.
+    // Nothing has changed, so nothing is created again.
     let before = project.run(&["ps", "-q"]).ok();
     project.run(&["up", "-d"]).ok();
     assert_eq!(project.run(&["ps", "-q"]).ok(), before);
-    // After a stop and a start all of it is there again.
+    // After a stop and a start everything works again.
     project.run(&["restart"]).ok();
     run("front", "ping -c1 -W3 depot").ok();
     project
@@ -73,7 +73,7 @@ fn a_project_of_two_networks() {
 
 /// The recipe of docs/operation.md.
 #[test]
-fn any_interface_can_be_given_to_a_container() {
+fn any_interface_can_be_added_to_a_container() {
     let Some(host) = host() else { return };
     idle(&host, "aa", &["--network=none"]);
     let pid = inspect(&host, "aa")["State"]["Pid"].to_string();

@@ -16,7 +16,7 @@ fn page(net: &Net, url: &str) -> Result<String, String> {
     }
 }
 
-/// The addresses that a server was asked from.
+/// The client addresses that a server has seen.
 fn clients(host: &Host, name: &str) -> String {
     host.docker(&["logs", name]).stderr
 }
@@ -47,7 +47,7 @@ fn a_port_is_reached_from_everywhere() {
     ] {
         assert_eq!(page(host.net(), url), Ok("web".to_owned()), "{url}");
     }
-    // Not served there, and said at once.
+    // This address is not served, and the refusal is immediate.
     let loopback = page(host.net(), "http://[::1]:8080/").unwrap_err();
     assert!(!loopback.contains("timed out"), "{loopback}");
     for from in ["web", "sibling", "foreign"] {
@@ -84,7 +84,7 @@ fn over_ipv6_from_outside() {
         .to_owned();
     neighbour.sh("ip -6 route add default via 2001:db8::1").ok();
     assert!(page(&neighbour, &format!("http://[{own}]/")).is_err());
-    // Out of the network, with an address of the host.
+    // Packets leave the network with an address of the host.
     exec(&host, "web", "ping6 -c1 -W3 2001:db8::2").ok();
     host.docker(&["rm", "-f", "web"]).ok();
 }
@@ -133,7 +133,7 @@ fn addresses_ranges_and_any_port() {
         .fails_with("all ports are allocated");
     host.docker(&["run", "--rm", "-p=8080:80", "busybox", "true"])
         .fails_with("port is already allocated");
-    // Somebody else on this host.
+    // Another program on this host has the port.
     let listen = "import socket, time\n\
         s = socket.create_server(('0.0.0.0', 7000))\n\
         time.sleep(1000)\n";
@@ -151,7 +151,7 @@ fn addresses_ranges_and_any_port() {
     listener.kill().unwrap();
     listener.wait().unwrap();
     host.docker(&["start", "-a", "held"]).ok();
-    // Nobody else gets a published port.
+    // No other program gets a published port.
     let taken = "import socket; socket.create_server(('0.0.0.0', 8080))";
     assert_ne!(
         run(host.net().command("python3").args(["-c", taken]), b"").code,
@@ -178,10 +178,10 @@ fn addresses_ranges_and_any_port() {
 }
 
 #[test]
-fn datagrams_find_the_container_that_is_there_now() {
+fn datagrams_reach_the_current_container() {
     let Some(host) = host() else { return };
     let neighbour = host.net().neighbour();
-    // It sends from one port all the time, which keeps an entry of connection tracking alive.
+    // It keeps sending from one port, which keeps an entry of connection tracking alive.
     let send = "import socket, time\n\
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
         s.bind(('', 5555))\n\
@@ -208,7 +208,7 @@ fn datagrams_find_the_container_that_is_there_now() {
 }
 
 #[test]
-fn ports_follow_the_way_out() {
+fn ports_follow_the_default_route() {
     let Some(host) = host() else { return };
     let neighbour = host.net().neighbour();
     host.docker(&["network", "create", "--internal", "inside"])
@@ -224,7 +224,7 @@ fn ports_follow_the_way_out() {
     host.docker(&["network", "disconnect", "outside", "web"])
         .ok();
     assert!(page(&neighbour, "http://192.0.2.1:8080/").is_err());
-    // The host reaches what is inside by its own address.
+    // The host reaches the container by the container's own address.
     let own = address(&host, "web", "inside");
     assert_eq!(
         page(host.net(), &format!("http://{own}/")),

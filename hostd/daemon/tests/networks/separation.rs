@@ -3,7 +3,7 @@
 use crate::{address, exec, gets, host, idle, web};
 
 #[test]
-fn networks_are_apart() {
+fn networks_are_separated() {
     let Some(host) = host() else { return };
     let neighbour = host.net().neighbour();
     for options in [&["one"][..], &["two"], &["--internal", "inside"]] {
@@ -23,7 +23,8 @@ fn networks_are_apart() {
             assert_eq!(reached.is_ok(), from == to, "{from} {to}: {reached:?}");
         }
     }
-    // A neighbour that knows the way reaches neither published nor other ports there.
+    // A neighbour with a route reaches neither published nor other ports at the container's
+    // address.
     neighbour.sh("ip route add default via 192.0.2.1").ok();
     for to in all {
         let direct = neighbour.sh(&format!("curl -sS -m 2 http://{}/", of(to)));
@@ -42,24 +43,24 @@ fn networks_are_apart() {
             .sh(&format!("curl -sS -m 3 http://{}/", of(to)))
             .ok();
     }
-    // The way out, with an address of the host.
+    // Packets go out with an address of the host.
     exec(&host, "one", "ping -c1 -W3 192.0.2.2").ok();
     assert_eq!(
         exec(&host, "inside", "ip route | grep ^default || true").ok(),
         ""
     );
     assert_ne!(exec(&host, "inside", "ping -c1 -W1 192.0.2.2").code, 0);
-    // What the host forwards is nobody else's.
+    // The host forwards nothing else.
     host.net().sh("ip addr add 198.51.100.1/24 dev outer").ok();
     host.docker(&["rm", "-f", "one", "two", "inside", "default"])
         .ok();
 }
 
 #[test]
-fn containers_that_shall_not_reach_each_other() {
+fn containers_that_must_not_reach_each_other() {
     let Some(host) = host() else { return };
-    // Where bridges pass their frames to the packet filter, what is published is bridged, and not routed: a
-    // port of the bridge that is isolated then drops it (docs/operation.md).
+    // If the host filters bridged packets, packets to published ports are bridged and not routed,
+    // and an isolated port of the bridge drops them (docs/operation.md).
     host.net()
         .sh("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables || true")
         .ok();
@@ -75,7 +76,7 @@ fn containers_that_shall_not_reach_each_other() {
     let a = address(&host, "aa", "apart");
     assert!(gets(&host, "bb", &format!("http://{a}/")).is_err());
     assert_ne!(exec(&host, "bb", &format!("ping -c1 -W1 {a}")).code, 0);
-    // But what is published is for them, too.
+    // But published ports are open to them, too.
     let gateway = exec(&host, "bb", "ip route | awk '/^default/ {print $3}'").ok();
     assert_eq!(
         gets(&host, "bb", &format!("http://{gateway}:8080/")),
@@ -85,7 +86,7 @@ fn containers_that_shall_not_reach_each_other() {
 }
 
 #[test]
-fn modes_of_the_gateway() {
+fn gateway_modes() {
     let Some(host) = host() else { return };
     let neighbour = host.net().neighbour();
     neighbour.sh("ip route add default via 192.0.2.1").ok();

@@ -8,7 +8,7 @@ fn served(host: &Host) -> bool {
 }
 
 #[test]
-fn everything_lives_on_without_hostd() {
+fn everything_works_without_hostd() {
     let Some(mut host) = host() else { return };
     host.docker(&["network", "create", "net"]).ok();
     web(
@@ -21,7 +21,7 @@ fn everything_lives_on_without_hostd() {
     let pid = inspect(&host, "gone")["State"]["Pid"].to_string();
     host.kill_daemon();
     assert!(served(&host));
-    // It ends while nobody looks.
+    // It ends while no hostd runs.
     host.net().sh(&format!("kill -9 {pid}")).ok();
     host.start_daemon();
     assert!(served(&host));
@@ -47,7 +47,7 @@ fn everything_lives_on_without_hostd() {
 }
 
 #[test]
-fn a_flushed_packet_filter_is_made_again() {
+fn a_flushed_packet_filter_is_restored() {
     let Some(host) = host() else { return };
     let neighbour = host.net().neighbour();
     web(&host, "web", &["-p=8080:80"]);
@@ -59,7 +59,7 @@ fn a_flushed_packet_filter_is_made_again() {
     });
     let web = address(&host, "web", "bridge");
     assert!(gets(&host, "other", &format!("http://{web}/")).is_err());
-    // Rules of others stay as they are.
+    // Rules of others are not changed.
     host.net()
         .sh("nft add table inet mine && nft add chain inet mine c")
         .ok();
@@ -69,7 +69,7 @@ fn a_flushed_packet_filter_is_made_again() {
 }
 
 #[test]
-fn a_vanished_bridge_is_made_again() {
+fn a_vanished_bridge_is_created_again() {
     let Some(host) = host() else { return };
     web(&host, "web", &["-p=8080:80"]);
     host.net().sh("ip link del docker0").ok();
@@ -81,7 +81,7 @@ fn a_vanished_bridge_is_made_again() {
 }
 
 #[test]
-fn a_container_that_meddles_with_its_interface() {
+fn a_container_that_changes_its_interface() {
     let Some(host) = host() else { return };
     idle(&host, "aa", &["--cap-add=NET_ADMIN"]);
     exec(

@@ -1,4 +1,4 @@
-//! `--mount type=image`: the files of an image in a container of another one.
+//! `--mount type=image`: the files of an image in a container of another image.
 
 use super::common::{Host, is_root};
 
@@ -49,7 +49,7 @@ fn an_image_is_mounted_read_only() {
         missing.stderr
     );
 
-    // It is found again, and seen where files are copied from.
+    // It is adopted, and `docker cp` sees its files.
     let args = [
         "run", "-d", "--name", "one", "--mount", whole, "busybox", "sleep", "1000",
     ];
@@ -73,7 +73,7 @@ fn an_image_is_mounted_read_only() {
 }
 
 #[test]
-fn what_can_not_be_mounted_is_refused_when_the_container_is_made() {
+fn impossible_mounts_are_refused_at_creation() {
     if !is_root() {
         return;
     }

@@ -1,4 +1,4 @@
-//! `--init`: a small init is the first process, and nothing else of the container changes by it.
+//! `--init`: a small init is the first process, and nothing else of the container changes.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ fn the_first_process_is_the_init_and_the_command_its_child() {
     let done = run(&[&least[..], &["busybox", "sh", "-c", FIRST]].concat());
     assert!(done.ok().starts_with("/sbin/docker-init"));
 
-    // Nobody writes to the program, whatever it runs as and mounts.
+    // No container can write to the program, whatever its user and its mounts.
     let write = "for options in rw,bind rw; do mount -o remount,$options /sbin/docker-init; done; \
         echo x >/sbin/docker-init || echo x >/proc/1/exe";
     for more in [&[][..], &["--privileged"]] {
@@ -58,7 +58,7 @@ fn orphans_are_collected() {
     }
     let host = Host::start();
     host.load_busybox();
-    // The shell in the middle ends first, so its child is given to the first process.
+    // The shell in the middle ends first, so the first process inherits its child.
     let script = "for i in 1 2 3 4 5; do sh -c 'sleep 0.05 & exec true'; done; \
         while ps -o ppid,stat,comm | grep -q '^ *1 .*sleep'; do sleep 0.05; done; \
         ps -o stat | grep -c Z";
@@ -110,7 +110,7 @@ fn signals_reach_the_command() {
     host.docker(&["stop", "-t", "60", "one"]).ok();
     assert_eq!(code(), "7");
 
-    // A command without a handler, which the kernel would not end by this signal as first process.
+    // A command without a handler; as the first process the kernel would not end it by this signal.
     host.docker(&[
         "run", "-d", "--init", "--name", "two", "busybox", "sleep", "1000",
     ])
@@ -123,13 +123,13 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn the_terminal_is_the_commands() {
+fn the_terminal_belongs_to_the_command() {
     if !is_root() {
         return;
     }
     let host = Host::start();
     host.load_busybox();
-    // Its group, its session, and the group that the terminal's keys are for.
+    // Its group, its session, and the terminal's foreground group.
     let script = "cut -d' ' -f5,6,8 /proc/self/stat";
     let seen = host.docker(&["run", "--rm", "-t", "--init", "busybox", "sh", "-c", script]);
     let seen = seen.ok();
@@ -142,7 +142,7 @@ fn the_terminal_is_the_commands() {
 }
 
 #[test]
-fn only_where_the_container_has_processes_of_its_own() {
+fn an_init_needs_a_separate_pid_namespace() {
     if !is_root() {
         return;
     }
@@ -156,7 +156,7 @@ fn only_where_the_container_has_processes_of_its_own() {
     assert_eq!(looks(&host, &[]), 1);
     assert_eq!(looks(&host, &["--init", "--pid", "host"]), 1);
 
-    // The host's own word for those that say nothing.
+    // The host's default for containers without the option.
     let config = host.path().join("config/etc/keelson");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("host.toml"), "[engine]\ninit = true\n").unwrap();

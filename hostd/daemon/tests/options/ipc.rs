@@ -1,4 +1,4 @@
-//! `--ipc`: whose System V IPC, message queues and /dev/shm a container has.
+//! `--ipc`: the owner of a container's System V IPC, message queues and /dev/shm.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::common::{Host, is_root, wait_until};
 
 const NAMESPACE: &str = "readlink /proc/self/ns/ipc";
 
-/// Runs a container until its script has said that it is up.
+/// Runs a container until its script reports that it is up.
 fn up(host: &Host, name: &str, more: &[&str], script: &str) {
     let script = format!("{script}; echo up; exec sleep 1000");
     let begin = ["run", "-d", "--name", name];
@@ -20,7 +20,7 @@ fn run(host: &Host, ipc: &str, script: &str) -> super::common::Done {
 }
 
 #[test]
-fn memory_is_shared_with_those_who_join() {
+fn memory_is_shared_with_containers_that_join() {
     if !is_root() {
         return;
     }
@@ -35,7 +35,7 @@ fn memory_is_shared_with_those_who_join() {
     assert_eq!(seen, format!("shared\n{of_donor}"));
     let back = host.docker(&["exec", "donor", "cat", "/dev/shm/back"]).ok();
     assert_eq!(back, "back");
-    // As large as the donor's, and with nothing in it that can be executed.
+    // It is as large as the donor's, and nothing in it can be executed.
     let full = run(
         &host,
         "container:donor",
@@ -70,7 +70,7 @@ fn memory_is_shared_with_those_who_join() {
 }
 
 #[test]
-fn only_what_is_shareable_is_joined() {
+fn only_shareable_ipc_can_be_joined() {
     if !is_root() {
         return;
     }

@@ -1,11 +1,11 @@
-//! Limits that the host may not have, and the cgroup that a container is put into.
+//! Limits that the host may not support, and the parent cgroup of a container.
 
 use std::fs;
 
 use super::common::{Host, is_root};
 
 #[test]
-fn what_the_host_can_not_limit_is_discarded_with_a_warning() {
+fn unsupported_limits_are_discarded_with_a_warning() {
     if !is_root() {
         return;
     }
@@ -21,7 +21,7 @@ fn what_the_host_can_not_limit_is_discarded_with_a_warning() {
     let weight = host.docker(&["inspect", "-f", format, &id]).ok();
     assert_eq!(weight, if lacks_io { "0" } else { "300" });
 
-    // Every other limit likewise, when a container is made and when it is changed.
+    // The same for every other limit, at creation and at an update.
     for (option, value, format, limit, warned) in [
         (
             "--memory",
@@ -91,7 +91,7 @@ fn what_the_host_can_not_limit_is_discarded_with_a_warning() {
 }
 
 #[test]
-fn a_container_is_in_the_cgroup_that_was_asked_for() {
+fn a_container_is_in_the_requested_cgroup() {
     if !is_root() {
         return;
     }

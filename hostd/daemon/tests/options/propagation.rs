@@ -1,4 +1,4 @@
-//! Binds that pass mounts on need a source that does.
+//! Binds with propagation need a source mount with propagation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

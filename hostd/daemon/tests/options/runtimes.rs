@@ -1,4 +1,4 @@
-//! `--runtime`: containers that another OCI runtime makes: Debian's crun.
+//! `--runtime`: containers of another OCI runtime, Debian's crun.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ hidden='umount -l /sys/fs/cgroup/unified && exec /usr/bin/crun \"$@\"'
 exec unshare -m sh -c \"$hidden\" crun \"$@\"
 ";
 
-/// A host that knows crun.
+/// A host with crun in its configuration.
 struct Other {
     host: Host,
 }
@@ -72,7 +72,7 @@ fn configure(host: &mut Host, text: &str) {
 }
 
 #[test]
-fn a_container_of_another_runtime_is_run() {
+fn a_container_of_another_runtime_runs() {
     let Some(other) = Other::start() else {
         return;
     };
@@ -94,7 +94,7 @@ fn a_container_of_another_runtime_is_run() {
         assert_eq!(done.code, code, "{command}: {}", done.stderr);
     }
 
-    // It is confined as by our own runtime.
+    // It is confined like with our own runtime.
     let script = "grep -E '^(Seccomp|CapEff|NoNewPrivs):' /proc/self/status; cat /etc/hostname; \
         cat /proc/interrupts | wc -c; id -u; pwd";
     let args = [
@@ -133,7 +133,7 @@ fn a_container_of_another_runtime_is_run() {
 }
 
 #[test]
-fn everything_that_is_done_to_a_container() {
+fn all_operations_on_a_container() {
     let Some(mut other) = Other::start() else {
         return;
     };
@@ -190,7 +190,7 @@ fn everything_that_is_done_to_a_container() {
     other.docker(&["unpause", "one"]).ok();
     exec(&other, &["one", "true"]).ok();
 
-    // Another hostd finds it again.
+    // The next hostd adopts it.
     other.host.kill_daemon();
     other.host.start_daemon();
     assert_eq!(state(&other, "Status"), "running");
@@ -258,7 +258,7 @@ fn its_health_is_checked() {
     change("touch /memory/up");
     wait_until("it is healthy", || health("Status") == "healthy");
     assert!(health("Log").contains("looked"), "{}", health("Log"));
-    // One that hangs is killed, and the next one is made.
+    // A check that hangs is killed, and the next one starts.
     change("echo >/memory/slow");
     wait_until("a check took too long", || {
         health("Log").contains("exceeded timeout")
@@ -270,7 +270,7 @@ fn its_health_is_checked() {
 }
 
 #[test]
-fn the_host_says_which_runtimes_there_are() {
+fn the_host_lists_its_runtimes() {
     let Some(other) = Other::start() else {
         return;
     };

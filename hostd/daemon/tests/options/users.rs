@@ -1,4 +1,4 @@
-//! User namespaces: root in a container is nobody on the host, and what belongs to whom is right on
+//! User namespaces: root in a container is nobody on the host, and the owners of files are right on
 //! both sides.
 
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::common::{Done, Host, is_root, wait_until};
 
-/// Of no other test and nobody on a usual machine.
+/// A range that no other test and no ordinary machine uses.
 const BASE: u32 = 700_000;
 const ON: &str = "[engine.user_namespaces]\nenabled = true\nbase = 700000\n";
 
@@ -21,7 +21,7 @@ fn configure(host: &mut Host, text: &str) {
     host.start_daemon();
 }
 
-/// A host whose containers have users of their own.
+/// A host whose containers have user namespaces.
 fn start() -> Option<Host> {
     if !is_root() {
         return None;
@@ -36,7 +36,7 @@ fn run(host: &Host, more: &[&str], script: &str) -> Done {
     host.docker(&[&["run", "--rm"], more, &["busybox", "sh", "-c", script]].concat())
 }
 
-/// Runs a container until its script has said that it is up.
+/// Runs a container until its script reports that it is up.
 fn up(host: &Host, name: &str, more: &[&str], script: &str) {
     let script = format!("{script}; echo up; exec sleep 1000");
     let begin = ["run", "-d", "--name", name];
@@ -119,7 +119,7 @@ fn root_inside_is_nobody_outside() {
     let top = host.docker(&["top", "one"]).ok();
     assert!(top.contains(&(BASE + 7).to_string()), "{top}");
 
-    // Further processes, also after another hostd has found it, and as root with everything.
+    // Further processes, also after the next hostd has adopted it, and as privileged root.
     let exec = |host: &Host, more: &[&str], script: &str| {
         let args = [&["exec"], more, &["one", "sh", "-c", script]].concat();
         host.docker(&args)
@@ -133,7 +133,7 @@ fn root_inside_is_nobody_outside() {
     let mount = "mount -t tmpfs x /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs x /mnt; id -u";
     let privileged = exec(&host, &["--privileged", "-u", "0"], mount).ok();
     assert!(privileged.ends_with('0'), "{privileged}");
-    // What needs the host's root is refused.
+    // Actions that need the host's root are refused.
     let node = exec(
         &host,
         &["--privileged", "-u", "0"],
@@ -147,7 +147,7 @@ fn root_inside_is_nobody_outside() {
     host.docker(&["restart", "-t", "0", "one"]).ok();
     assert_eq!(exec(&host, &[], who).ok(), wanted("7"));
 
-    // The image that is made of it belongs to whom it belonged inside.
+    // The committed image has the owners that the container saw.
     host.docker(&["commit", "one", "made"]).ok();
     let look = [
         "run",
@@ -161,10 +161,10 @@ fn root_inside_is_nobody_outside() {
         "/tmp/mine",
     ];
     assert_eq!(host.docker(&look).ok(), "7:8");
-    // Somebody who does not exist.
+    // A user that is not mapped.
     run(&host, &["--user", "70000"], "true").fails_with("70000");
 
-    // A setting that comes later is for containers that come later.
+    // A later setting applies to later containers.
     configure(&mut host, "");
     host.docker(&["start", "one"]).ok();
     assert_eq!(exec(&host, &[], who).ok(), wanted("7"));
@@ -173,7 +173,7 @@ fn root_inside_is_nobody_outside() {
 }
 
 #[test]
-fn the_hosts_namespaces_are_not_shared() {
+fn namespaces_of_the_host_are_refused() {
     let Some(host) = start() else {
         return;
     };
@@ -225,7 +225,7 @@ fn volumes_belong_to_the_container_and_binds_to_the_host() {
     let Some(host) = start() else {
         return;
     };
-    // An image with a directory of somebody's, from which a volume is filled.
+    // An image with a directory of another user, from which a volume is filled.
     let script = "mkdir -p /data/sub && echo x >/data/sub/file && chown -R 5:6 /data";
     host.docker(&["run", "--name", "step", "busybox", "sh", "-c", script])
         .ok();
@@ -244,7 +244,7 @@ fn volumes_belong_to_the_container_and_binds_to_the_host() {
         inside.contains("/data 5:6\n/data/sub/file 5:6\n/data/own 0:0"),
         "{inside}"
     );
-    // The same for a container that has the host's users: the disk has it so.
+    // A container with the host's users sees the same, because the disk has these owners.
     let of_host = run(&host, &["-v", "vol:/data", "--userns=host"], look);
     assert_eq!(of_host.ok(), inside);
     let data = host.path().join("root/engine/volumes/vol/_data");
@@ -258,7 +258,7 @@ fn volumes_belong_to_the_container_and_binds_to_the_host() {
     );
     assert_eq!(seen.ok(), "5\n0");
 
-    // A bind shows the host's owners, and what is made in it is the remapped user's.
+    // A bind shows the host's owners, and new files in it belong to the remapped user.
     let shared = host.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
@@ -271,14 +271,14 @@ fn volumes_belong_to_the_container_and_binds_to_the_host() {
     assert_eq!(seen.stdout, "65534\n0\n");
     assert!(seen.stderr.contains("ermission denied"), "{}", seen.stderr);
     assert_eq!(owner(&shared.join("made")), (BASE, BASE));
-    // A source that is not there is made for the container.
+    // A missing source is created for the container.
     let missing = host.path().join("a/b/c");
     let bind = format!("{}:/bind", missing.display());
     run(&host, &["-v", &bind], "echo x >/bind/made").ok();
     assert_eq!(owner(&missing), (BASE, BASE));
     assert_eq!(owner(&host.path().join("a")), (BASE, BASE));
 
-    // So does a volume that is a directory of the host's, which is filled for the container.
+    // The same applies to a volume on a directory of the host, which is filled for the container.
     let device = host.path().join("device");
     fs::create_dir(&device).unwrap();
     let device_option = format!("device={}", device.display());
@@ -386,7 +386,7 @@ fn copies_have_the_owners_that_the_container_sees() {
     host.docker(&["start", "one"]).ok();
     let seen = root("stat -c %u:%g /file /bind/file /vol/file").ok();
     assert_eq!(seen.replace('\n', " "), "5:6 5:6 5:6");
-    // Given to the container's user, and to somebody who does not exist.
+    // Files given to the container's user, and to a user that is not mapped.
     let file = host.path().join("given");
     fs::write(&file, "x").unwrap();
     let give = |to: &str| {
@@ -409,7 +409,7 @@ fn copies_have_the_owners_that_the_container_sees() {
     let seen = root("stat -c %u:%g /given /bind/given").ok();
     assert_eq!(seen, "9:9\n9:9");
     put("/", (70_000, 0)).fails_with("does not exist in the container's user namespace");
-    // The whole of it, as an archive of the container.
+    // The complete container as an archive.
     let export = host.docker_command(&["export", "one"]).output().unwrap();
     let mut export = tar::Archive::new(&export.stdout[..]);
     let file = export.entries().unwrap().map(Result::unwrap);
@@ -417,7 +417,7 @@ fn copies_have_the_owners_that_the_container_sees() {
     assert_eq!(file.next().unwrap().header().uid().unwrap(), 5);
 }
 
-/// Attributes that name users: capabilities of a program, and lists of access.
+/// Attributes that name users: file capabilities, and access control lists.
 #[test]
 fn attributes_name_users_of_the_container() {
     let Some(host) = start() else {
@@ -507,7 +507,7 @@ fn attributes_name_users_of_the_container() {
 }
 
 #[test]
-fn who_joins_another_container_has_its_users() {
+fn a_container_that_joins_another_one_has_its_users() {
     let Some(mut host) = start() else {
         return;
     };
@@ -547,7 +547,7 @@ fn who_joins_another_container_has_its_users() {
     host.kill_daemon();
     host.start_daemon();
     join(&host, 1);
-    // The host's root may join, but nobody else has two user namespaces.
+    // The host's root may join, but a process can't have two user namespaces.
     run(
         &host,
         &["--userns=host", "--network=container:donor"],
@@ -583,7 +583,7 @@ fn another_runtime_needs_the_hosts_users() {
 }
 
 #[test]
-fn a_range_that_makes_no_sense_is_refused_by_name() {
+fn an_invalid_range_is_refused_by_name() {
     if !is_root() {
         return;
     }

@@ -46,7 +46,7 @@ fn says_full(done: &Done, disk: &SmallDisk) {
 }
 
 #[test]
-fn a_full_disk_is_told_and_survived() {
+fn a_full_disk_is_reported_and_survived() {
     if !is_root() {
         return;
     }
@@ -103,7 +103,7 @@ fn a_full_disk_is_told_and_survived() {
     assert!(logs(&host).stdout.contains("500\n"));
     assert_eq!(host.docker(&["volume", "ls", "-q"]).ok(), "");
     assert_eq!(host.docker(&["ps", "-q"]).ok().lines().count(), 2);
-    // Also a new hostd, and an end that nobody could write down.
+    // A new hostd starts, too, and an end that could not be written is known.
     host.kill_daemon();
     host.start_daemon();
     host.docker(&["stop", "-t=0", "quiet"]).ok();

@@ -34,8 +34,8 @@ pub(crate) fn ask(
          Content-Length: {}\r\n\r\n",
         body.len()
     );
-    // At once: a body that comes after the answer is never read, and the connection is then reset
-    // instead of closed.
+    // Send everything at once: a body that comes after the answer is never read, and the connection
+    // is then reset instead of closed.
     stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;

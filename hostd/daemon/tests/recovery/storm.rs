@@ -1,8 +1,8 @@
 //! hostd is killed again and again, at any moment, while clients do everything with containers:
 //! nothing is lost, every state matches the kernel's, and in the end nothing is left.
 //!
-//! Each client follows a seed, and so do the kills; a run that fails names the seed, with which the same
-//! requests are made again (their moments differ).
+//! Clients and kills follow a seed. A failed run prints the seed, with which the same requests can
+//! be repeated (at other moments).
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::common::{Host, PATIENCE, docker_at, is_root, run, wait_until};
 use crate::leases::ask;
 
-/// Seconds, for longer runs.
+/// The duration in seconds, for longer runs.
 const SECONDS: &str = "KEELSON_STORM_SECONDS";
 const USUAL_SECONDS: u64 = 30;
-/// A number by which requests and kills are chosen.
+/// The seed that chooses requests and kills.
 const SEED: &str = "KEELSON_STORM_SEED";
 const CLIENTS: usize = 5;
 /// Lines of a container whose output is compared.
@@ -39,7 +39,7 @@ struct Storm {
 
 type Scene = fn(&mut Client<'_>);
 
-/// What clients do, each with its weight.
+/// The operations of clients, each with its weight.
 const SCENES: [(&str, u32, Scene); 6] = [
     ("output", 4, output),
     ("life", 5, life),
@@ -56,12 +56,12 @@ struct Client<'a> {
     made: usize,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 enum Told {
     /// The answer.
     Answer(u16, Value),
-    /// hostd was killed under it.
+    /// hostd was killed during the request.
     Nothing,
 }
 
@@ -73,7 +73,7 @@ impl Told {
         }
     }
 
-    /// Asserts that it was answered so, or not at all; whether it was.
+    /// Asserts that the answer was this one, if there was one. Returns whether there was.
     #[track_caller]
     fn is(&self, wanted: &[u16]) -> bool {
         if let Self::Answer(status, body) = self {
@@ -84,7 +84,7 @@ impl Told {
 }
 
 impl Client<'_> {
-    /// Asks once; waits while no hostd is there.
+    /// Sends a request once. Waits while no hostd runs.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Told {
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(&self.storm.socket).is_err() {
@@ -103,7 +103,7 @@ impl Client<'_> {
         self.ask("POST", path, body)
     }
 
-    /// Asks until there is an answer.
+    /// Repeats a request until there is an answer.
     fn get(&self, path: &str) -> (u16, Value) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -128,7 +128,7 @@ impl Client<'_> {
         format!("storm{}-{}", self.number, self.made)
     }
 
-    /// Makes a container; it is there afterwards, whatever was killed.
+    /// Creates a container. It exists afterwards, whatever was killed.
     fn create(&mut self, script: &str, more: &Value) -> String {
         let name = self.name();
         let mark = format!("STORM={}-{name}", self.storm.token);
@@ -137,7 +137,7 @@ impl Client<'_> {
         merge(&mut body, more);
         loop {
             let told = self.post(&format!("/containers/create?name={name}"), &body);
-            // 409: an answer got lost.
+            // 409: an earlier answer was lost.
             if told.is(&[201, 409]) {
                 break;
             }
@@ -150,7 +150,7 @@ impl Client<'_> {
         name
     }
 
-    /// Starts a container that was not started before, until it was.
+    /// Starts a container that was never started, until it was started.
     fn start(&mut self, name: &str) {
         loop {
             let told = self.post(&format!("/containers/{name}/start"), &json!({}));
@@ -264,7 +264,7 @@ fn processes(variable: &str) -> Vec<i64> {
     found
 }
 
-/// No line is lost, none is there twice, and the exit code is the command's.
+/// Checks that no line is lost or doubled, and that the exit code is the command's.
 fn output(client: &mut Client<'_>) {
     let code = client.random.random_range(0..100);
     let script = format!(
@@ -281,11 +281,11 @@ fn output(client: &mut Client<'_>) {
     client.remove(&name);
 }
 
-/// Everything that may happen to a container that runs.
+/// All operations on a running container.
 fn life(client: &mut Client<'_>) {
     let script = "trap 'exit 3' TERM; trap : HUP; while :; do sleep 0.02; done";
     let policy = ["always", "unless-stopped", "no"][client.random.random_range(0..3)];
-    // Each hostd that is started starts it again, also after a stop.
+    // Each new hostd starts it again, even after a stop.
     let always = policy == "always";
     let policy = json!({"Name": policy});
     let more = json!({"HostConfig": {"RestartPolicy": policy}});
@@ -348,7 +348,7 @@ fn life(client: &mut Client<'_>) {
             _ => {
                 let new = client.name();
                 let told = client.post(&format!("{path}/rename?name={new}"), &json!({}));
-                // Its processes have the first name in their environment.
+                // Its processes have its first name in their environment.
                 told.is(&[204]);
                 let (status, _) = client.get(&format!("/containers/{new}/json"));
                 let back = format!("/containers/{new}/rename?name={name}");
@@ -365,7 +365,7 @@ fn life(client: &mut Client<'_>) {
     client.remove(&name);
 }
 
-/// An execution that was begun ends with its code; one that was not leaves no trace.
+/// A started execution ends with its code; one that was not started leaves no trace.
 fn execution(client: &mut Client<'_>, name: &str) {
     let mark = client.random.random::<u32>();
     let code = client.random.random_range(1..100);
@@ -387,7 +387,7 @@ fn execution(client: &mut Client<'_>, name: &str) {
         let ended = found["Running"] == false;
         match found["ExitCode"].as_i64() {
             Some(found) if ended && found == code => return,
-            // It was not begun, or its start was never quite made.
+            // It was not started, or its start was interrupted.
             None | Some(128) if ended && !begun => return,
             _ => {}
         }
@@ -513,13 +513,13 @@ fn zombies(host: &Host) -> Vec<String> {
     dead.into_iter().map(|(_, stat)| stat).collect()
 }
 
-/// Kills hostd until the time is over; how often.
+/// Kills hostd until the time is over. Returns how often.
 fn kill_all_the_time(host: &mut Host, storm: &Storm, seed: u64, until: Instant) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let mut kills = 0;
     while Instant::now() < until && !storm.is_over.load(Ordering::SeqCst) {
         let pause = match random.random_range(0..4) {
-            // In the middle of its start.
+            // Kill it in the middle of its start.
             0 => random.random_range(0..40),
             1 | 2 => random.random_range(0..150),
             _ => {
@@ -536,7 +536,7 @@ fn kill_all_the_time(host: &mut Host, storm: &Storm, seed: u64, until: Instant) 
     kills
 }
 
-/// The directories of a hostd that has nothing but its images.
+/// The directories of a hostd that has only images.
 fn left(host: &Host) -> Vec<PathBuf> {
     [
         "root/engine/containers",

@@ -1,4 +1,4 @@
-//! What containers use, as `docker stats` and raw requests see it.
+//! The resource usage of containers, as `docker stats` and raw requests see it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -69,7 +69,7 @@ fn total(document: &Value, member: &str) -> u64 {
 }
 
 #[test]
-fn a_stream_says_what_was_before_and_ends_with_the_container() {
+fn a_stream_has_the_previous_measurement_and_ends_with_the_container() {
     let Some(host) = host_with(&["busy"]) else {
         return;
     };
@@ -135,7 +135,7 @@ fn single_documents() {
     let (status, body) = host.get("/containers/busy/stats?one-shot=1");
     assert_eq!(status, 400);
     assert!(body.contains("cannot have stream=true and one-shot=true"));
-    // Clients of before 1.41 have no one-shot: two measurements.
+    // Clients before 1.41 have no one-shot: they get two measurements.
     let now = json(&host, "/v1.40/containers/busy/stats?stream=0&one-shot=1");
     assert!(total(&now, "precpu_stats") > 0);
     let (status, body) = host.get("/containers/nobody/stats?one-shot=1");
@@ -171,7 +171,7 @@ fn the_docker_command_shows_all_containers() {
     assert_eq!(Vec::from_iter(shown.keys()), ["one", "rests", "two"]);
     assert_eq!(shown["rests"]["CPUPerc"], "0.00%");
     assert_eq!(shown["rests"]["PIDs"], "0");
-    // As a stream, to which a container comes later.
+    // As a stream, to which a container is added later.
     let mut child = host
         .docker_command(&["stats", "--format={{.Name}} {{.CPUPerc}}."])
         .stdout(Stdio::piped())
@@ -249,7 +249,7 @@ fn many_watchers_share_a_clock() {
             .unwrap()
             .count()
     };
-    // One that never reads holds up nobody.
+    // A client that never reads delays nobody.
     let idle = Stats::open(&host, "/containers/it/stats");
     let before = threads();
     let started = Instant::now();

@@ -42,9 +42,9 @@ fn a_plugin_keeps_volumes() {
     ])
     .ok();
     assert_eq!(plugin.count("VolumeDriver.Create book"), 1);
-    // The old one.
+    // This finds the existing volume.
     host.docker(&["volume", "create", "-d=shelf", "book"]).ok();
-    // docker says "local" when nobody says a driver; other clients leave it out.
+    // Without an option, docker sends "local"; other clients omit the driver.
     let (status, text) = host.send("POST", "/volumes/create", r#"{"Name":"book"}"#);
     assert_eq!(status, 201, "{text}");
     assert_eq!(plugin.count("VolumeDriver.Create book"), 1);
@@ -71,7 +71,7 @@ fn a_plugin_keeps_volumes() {
         json!(["local", "shelf"])
     );
 
-    // Each container has a use of its own, also at several places.
+    // Each container has its own use, also with several paths.
     let first = sleeping(&host, "first", &["-v=book:/x", "-v=book:/y:ro"]);
     let mount = "type=volume,src=book,dst=/z,volume-driver=shelf";
     let second = sleeping(&host, "second", &["--mount", mount]);
@@ -99,7 +99,7 @@ fn a_plugin_keeps_volumes() {
     host.docker(&["rm", "-f", "first", "second"]).ok();
     wait_until("both uses end", || plugin.users("book").is_empty());
 
-    // One that has no name, and one whose name is a path.
+    // A volume without a name, and one whose name is a path.
     let seen = run(
         &host,
         &[
@@ -112,7 +112,7 @@ fn a_plugin_keeps_volumes() {
     );
     assert_eq!(seen, "x");
     assert_eq!(volumes(&host), ["book", "foreign", "own", "server/a"]);
-    // Pruning is about this host's disk.
+    // A prune only affects this host's disk.
     host.send("POST", "/v1.41/volumes/prune", "");
     assert_eq!(volumes(&host), ["book", "foreign", "server/a"]);
     assert_eq!(shown(&host, "/system/df?type=volume")["Volumes"], json!([]));
@@ -154,7 +154,7 @@ fn uses_outlive_hostd() {
         plugin.data("book").display().to_string()
     );
     host.docker(&["exec", "-u=nobody", "stays", "true"]).ok();
-    // It ends while nobody looks.
+    // It ends while no hostd runs.
     let pid = shown(&host, &format!("/containers/{ends}/json"))["State"]["Pid"].to_string();
     host.kill_daemon();
     let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
@@ -206,7 +206,7 @@ fn uses_outlive_hostd() {
 }
 
 #[test]
-fn a_plugin_that_fails_harms_nobody_else() {
+fn a_failing_plugin_does_not_affect_others() {
     if !is_root() {
         return;
     }
@@ -230,7 +230,7 @@ fn a_plugin_that_fails_harms_nobody_else() {
     let (_, list) = host.get("/volumes");
     assert!(list.contains("no answer within 2 s"), "{list}");
     assert!(list.contains("\"book\""), "{list}");
-    // Others are served at once, from now on.
+    // From now on others are served at once.
     host.docker(&["volume", "create", "own"]).ok();
     assert_eq!(
         run(&host, &["-v=own:/x", "busybox"], "touch /x/y; ls /x"),
@@ -251,7 +251,7 @@ fn a_plugin_that_fails_harms_nobody_else() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    // More than may wait.
+    // More requests than may wait.
     let asked: Vec<_> = (0..100)
         .map(|_| {
             let socket = host.socket();
@@ -271,7 +271,7 @@ fn a_plugin_that_fails_harms_nobody_else() {
     });
     host.docker(&["run", "--rm", "--network=none", "busybox", "true"])
         .ok();
-    // A start of hostd waits for no plugin.
+    // hostd's start does not wait for plugins.
     host.kill_daemon();
     starting.wait().unwrap();
     let texts: Vec<String> = asked
@@ -344,7 +344,7 @@ fn names_belong_to_one_driver() {
         assert_eq!(got, status, "{text}");
         assert!(text.contains(words), "{text}");
     }
-    // An image is not missing.
+    // The error must not look like a missing image.
     let body = r#"{"Image":"busybox","HostConfig":{"Binds":["x1:/x"],"VolumeDriver":"none"}}"#;
     let (status, text) = host.send("POST", "/containers/create", body);
     assert_eq!(status, 400, "{text}");
@@ -352,13 +352,13 @@ fn names_belong_to_one_driver() {
         text.contains("error looking up volume plugin none"),
         "{text}"
     );
-    // One that was not made here is found by its name alone.
+    // A volume that was not created here is found by its name alone.
     plugin.add("foreign");
     host.docker(&["create", "--name=cc", "-v=foreign:/x", "busybox"])
         .ok();
     let inspected = shown(&host, "/containers/cc/json");
     assert_eq!(inspected["Mounts"][0]["Driver"], "shelf");
-    // It vanished while a container has it.
+    // It vanishes while a container uses it.
     plugin.lose("foreign");
     let (status, text) = host.send("POST", "/volumes/create", r#"{"Name":"foreign"}"#);
     assert_eq!(status, 409, "{text}");
