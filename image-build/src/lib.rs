@@ -6,7 +6,8 @@
 //! 1. [`prerequisites`] installs what the building machine lacks ([`needs`], [`install`]).
 //! 2. [`binaries`] builds our static executables.
 //! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
-//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults, the AppArmor profile.
+//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults, the AppArmor
+//!    profile (`apparmor`).
 //! 5. [`deployment`] commits both to an ostree repository and deploys the commit.
 //! 6. [`disk`] writes the deployment into a GPT disk image.
 //!

@@ -12,17 +12,19 @@
 //!
 //! In the order of a container's life:
 //!
-//! - `engine`, `registry`, `names`: what all operations share; containers by identifier and name;
-//!   [`ScopedEngine`] is the view of one scope.
+//! - `types`, `error`, `copy_error`: the types of the interface, and its errors.
+//! - `engine`, `container`, `registry`, `names`: what all operations share; containers by identifier
+//!   and name. `scoped`: [`ScopedEngine`], the view of one scope.
 //! - `open`, `adopt`, `quarantine`: read, adopt or set aside what an earlier engine left.
 //! - `create`, `document`, `old`: create and store a container. `update` changes it, `host` has the
 //!   limits of what is possible.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the texts for refused requests.
 //! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`,
-//!   `apparmor`: prepare and create a run.
-//! - `volumes`, `copy_up`, `subpath`, `image_mounts`: find, fill, hold and mount volumes and
-//!   images; `overlay` and `id_maps` make the mounts.
+//!   `apparmor`, `cgroup_parent`, `init_program`: prepare and create a run. `order`: which container
+//!   starts first; `donors`: namespaces of other containers that it joins.
+//! - `volumes`, `copy_up`, `subpath`, `image_mounts`: find, fill and mount volumes and images, and
+//!   hold them (`held`); `overlay` and `id_maps` make the mounts.
 //! - `connected`, `links`, `name_files`, `connections`: its networks, and its /etc/hosts and
 //!   /etc/resolv.conf.
 //! - `shim`: the process that keeps the run.

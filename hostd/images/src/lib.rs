@@ -31,6 +31,7 @@
 //! - `layer`, `seal`: layers on disk, and their protection by fs-verity.
 //! - `mounts`, `lease`: mounted layers, and the holders of images.
 //! - [`overlay`], `writable`: what stacked layers show, and a container's changes.
+//! - `owners`: owners of files in a container with a user namespace.
 //! - `save`, `original`, `gzip`: archives of images, byte for byte if possible.
 //! - `doomed`, `reaper`, `reserve`: removal of objects that are held, in the background, or on a
 //!   full disk.

@@ -5,15 +5,15 @@
 //! the container's start to its end. The mount that a volume's options ask for is made for the
 //! first use and removed after the last.
 //!
+//! - `types`, `error`: the types of the interface, and its errors.
 //! - `store`: all volumes in memory; `making`, `removing`: change them; `looking`: queries plugins.
 //! - `usage`: the volumes of running containers, and the filling of new ones.
 //! - `mounted`: mounts and unmounts for this host's own driver.
 //! - `ledger`: records what plugins have mounted for which containers.
 //! - `plugins`: programs that keep volumes elsewhere.
-//! - `options`: the mount options of the driver `local`.
-//! - `name`: the valid names; `names`: one operation at a time for each name.
+//! - `options`: the mount options of the driver `local`; `unfit`: why one can't be used.
+//! - `name`: the valid names; `names`: one operation at a time for each name; `lock`: locks.
 //! - `document`: the document of a volume on disk.
-//! - `types`: the types of the interface.
 
 mod document;
 mod error;

@@ -5,10 +5,10 @@
 //! digests from the reference or from documents that were checked before.
 //!
 //! - [`RegistryOptions`]: mirrors, insecure registries, certificates, proxies, deadlines.
-//! - `auth_file`, [`auth`], `session`: credentials, challenges and tokens.
-//! - `uri`, `own`: addresses, and which of them a registry may lead us to.
+//! - `auth_file`, [`auth`], `authorize`, `session`: credentials, challenges and tokens.
+//! - `uri`, `address`, `own`: addresses, and which of them a registry may make us contact.
 //! - `connect`, `tls`, `proxy`: connections.
-//! - [`Client`]: requests with retries; [`Repository`]: the operations in one repository.
+//! - `asked`: requests. [`Client`]: requests with retries; [`Repository`]: the operations in one repository.
 //! - `manifest`, `blob`, `body`: for pulls; `source`, `upload`: for pushes.
 //! - `search`, `download`: Docker Hub's search, and files by URL.
 //! - [`RegistryError`]: why a request failed.
