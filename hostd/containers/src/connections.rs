@@ -1,4 +1,5 @@
-//! A container's connections to networks: made for each run, and changed while it exists.
+//! A container's connections to networks: created for each run, and changed while the container
+//! exists.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,11 +15,10 @@ use crate::types::{Scope, Snapshot};
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Connects a container to a network, at once when it runs.
+    /// Connects a container to a network; at once if it runs.
     ///
-    /// # Errors
-    /// It is connected already, shares somebody else's network, or the network has no place for it;
-    /// nothing is changed then.
+    /// # Errors It is already connected, shares another container's network, or the network has no
+    /// free address. Nothing is changed then.
     pub async fn connect(
         &self,
         scope: Scope,
@@ -35,7 +35,7 @@ impl Engine {
         .await
     }
 
-    /// Takes a container out of a network, at once when it runs.
+    /// Disconnects a container from a network; at once if it runs.
     ///
     /// # Errors
     /// It is not connected to that network.
@@ -116,7 +116,8 @@ impl Inner {
 
     async fn disconnect(&self, container: &Container, network: &str) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
-        // It may have been removed, and the container is to be rid of it.
+        // The network may have been removed; then the connection must be removed from the
+        // container.
         let found = self.networks.find(network).ok();
         let shown = found.as_ref().map_or(network, |found| &found.name);
         if snapshot.spec.namespaces.network == NetworkMode::Host && shown == "host" {
@@ -152,7 +153,7 @@ impl Inner {
                     self.remove_from_hosts(&changed, &endpoint);
                     self.renew_resolv_conf(&changed);
                 }
-                // An engine that was killed has written the connection down, and not made it.
+                // A killed engine has recorded the connection, but not made it.
                 Err(NetworkError::NotConnected { .. }) => {}
                 Err(error) => {
                     self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;
@@ -170,7 +171,7 @@ impl Inner {
         self.configure_networks(changed);
     }
 
-    /// Notes which addresses a container asks for at each start, and whether it has links.
+    /// Records the addresses that a container requests at each start, and whether it has links.
     pub(crate) fn configure_networks(&self, snapshot: &Snapshot) {
         if is_connected(snapshot) {
             self.linkers.note(snapshot);
@@ -179,41 +180,40 @@ impl Inner {
         }
     }
 
-    /// Whether a connection is to the network of an identifier.
+    /// Whether a connection leads to the network with this identifier.
     fn is_of(&self, connection: &ConnectionSpec, id: &str) -> bool {
         let network = self.networks.find(&connection.network);
         network.is_ok_and(|network| network.id == id)
     }
 
-    /// Allocates what a run needs of the networks: addresses, ports. Nothing of the kernel is changed
-    /// but for the ports.
+    /// Allocates the addresses and ports of a run. In the kernel only ports are reserved.
     pub(crate) async fn reserve_networks(&self, snapshot: &Snapshot) -> Result<(), EngineError> {
         Ok(self.networks.reserve(&self.member(snapshot)).await?)
     }
 
-    /// Connects the network namespace of a container that waits to be started.
+    /// Connects the network namespace of a created container that has not started yet.
     pub(crate) async fn plug_in(&self, snapshot: &Snapshot, pid: i32) -> Result<(), EngineError> {
         self.networks.attach(&self.member(snapshot), pid).await?;
         self.tell_linked(snapshot);
         Ok(())
     }
 
-    /// Goes on with the networks of a container that an earlier engine has started.
+    /// Adopts the networks of a container that an earlier engine has started.
     pub(crate) async fn plug_in_again(&self, snapshot: &Snapshot, pid: i32) {
         if let Err(error) = self.networks.adopt(&self.member(snapshot), pid).await {
             tracing::error!(id = snapshot.id, %error, "networks of a container from an earlier engine not served");
         }
     }
 
-    /// A container has another name.
+    /// Passes on a container's new name.
     pub(crate) async fn rename_in_networks(&self, snapshot: &Snapshot) {
         if snapshot.state.status.has_process() {
             self.networks.rename(&self.member(snapshot)).await;
         }
     }
 
-    /// Containers that an earlier engine has started and that do not run any more leave their networks. Of
-    /// those of which nothing is known yet, nothing changes.
+    /// Removes containers that an earlier engine has started, and that have ended, from their
+    /// networks. Containers whose state is not known yet are not changed.
     pub(crate) async fn settle_networks(&self) {
         let runs = |id: &str| {
             let known = |scope| self.with(scope, |registry| registry.resolve(id));
@@ -223,15 +223,15 @@ impl Inner {
         self.networks.settle(runs).await;
     }
 
-    /// Takes a container out of its networks: its run is over, or was never begun. It has begun when
-    /// this returns; the future waits for the end of it.
+    /// Removes a container from its networks, because its run has ended or never started. The
+    /// removal has begun when this returns; the returned future waits for its end.
     pub(crate) fn unplug(&self, id: &str) -> impl Future<Output = ()> + Send + 'static {
         self.networks.leave(id)
     }
 }
 
 impl Inner {
-    /// The container as its networks know it.
+    /// The container, as its networks see it.
     pub(crate) fn member(&self, snapshot: &Snapshot) -> Member {
         let spec = &snapshot.spec;
         Member {

@@ -1,5 +1,5 @@
-//! Links on the default bridge network: what a container learns of another one by its environment
-//! and its /etc/hosts. In other networks a link is a name only.
+//! Links on the default bridge network: what a container learns about another one from its
+//! environment and its /etc/hosts. In other networks a link is only a name.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use crate::connected::{DEFAULT, connections};
 use crate::engine::Inner;
 use crate::types::{Scope, Snapshot};
 
-/// A container that another one is linked to.
+/// The target of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Linked {
     alias: String,
@@ -23,13 +23,13 @@ pub(crate) struct Linked {
     environment: Vec<String>,
 }
 
-/// The identifiers of the containers that are linked to others in the default network. There are few, or
-/// none: nobody looks at all containers when one is started.
+/// The identifiers of containers with links in the default network. There are few or none, so a
+/// start need not search all containers.
 #[derive(Debug, Default)]
 pub(crate) struct Linkers(Mutex<BTreeSet<String>>);
 
 impl Linkers {
-    /// Notes whether a container is linked to others.
+    /// Records whether a container is linked to others.
     pub(crate) fn note(&self, snapshot: &Snapshot) {
         let connections = connections(snapshot);
         let default = connections.iter().find(|known| known.network == DEFAULT);
@@ -54,7 +54,7 @@ impl Linkers {
 }
 
 impl Inner {
-    /// The containers that a container is linked to in the default network.
+    /// Finds the containers to which a container is linked in the default network.
     ///
     /// # Errors
     /// One does not exist or does not run.
@@ -66,7 +66,7 @@ impl Inner {
         links.map(|link| self.find_linked(snapshot, link)).collect()
     }
 
-    /// The links of a container to another one that lead there, as far as it runs.
+    /// The links of a container to another one, if that runs.
     pub(crate) fn links_to(&self, of: &Snapshot, target: &Snapshot) -> Vec<Linked> {
         let connections = connections(of);
         let default = connections.iter().find(|known| known.network == DEFAULT);
@@ -108,7 +108,7 @@ impl Inner {
 }
 
 impl Linked {
-    /// Where the other one is, and what it is called.
+    /// The address and the names of the other container.
     pub(crate) fn hosts(&self) -> (IpAddr, Vec<String>) {
         let mut names = vec![self.alias.clone()];
         for name in [&self.host_name, &self.name] {
@@ -119,13 +119,14 @@ impl Linked {
         (self.address.into(), names)
     }
 
-    /// The variables that a container linked to this one gets. `owner`: that container's name.
+    /// The environment variables for a container that is linked to this one. `owner`: that
+    /// container's name.
     pub(crate) fn variables(&self, owner: &str) -> Vec<String> {
         let prefix = self.alias.replace(['-', '.'], "_").to_uppercase();
         let mut variables = Vec::new();
         let address = self.address;
         let url = |port: &Port| format!("{}://{address}:{}", port.protocol.as_str(), port.number);
-        // TCP first, as the one that is meant when none is named.
+        // TCP first, because it is the default protocol.
         let mut ports: Vec<&Port> = self.ports.iter().collect();
         ports.sort_by_key(|port| (port.protocol, port.number));
         if let Some(first) = ports.first() {
@@ -158,7 +159,7 @@ impl Linked {
     }
 }
 
-/// The runs of ports that follow each other, of at least two.
+/// The ranges of at least two consecutive ports.
 fn ranges<'a>(ports: &[&'a Port]) -> Vec<(&'a Port, &'a Port)> {
     let mut ranges: Vec<(&Port, &Port)> = Vec::new();
     for port in ports {
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_link_tells() {
+    fn variables_and_names_of_a_link() {
         let linked = Linked {
             alias: "my-db".to_owned(),
             name: "db1".to_owned(),

@@ -1,4 +1,5 @@
-//! /etc/hosts and /etc/resolv.conf of a container: made for each run, and changed in place while it runs.
+//! Writes /etc/hosts and /etc/resolv.conf of a container for each run, and changes them in place
+//! while it runs.
 
 use std::fs;
 use std::io;
@@ -16,23 +17,23 @@ use crate::links::Linked;
 use crate::types::Snapshot;
 use crate::{EngineError, files};
 
-/// What stands in the two files.
+/// The content of the two files.
 pub(crate) struct Texts {
     pub(crate) hosts: String,
     pub(crate) resolv_conf: String,
 }
 
-/// The resolv.conf of a container's run as the engine has written it: by that it is known whether somebody
-/// has edited it since.
+/// The resolv.conf of a container's run, as the engine has written it. It shows whether somebody
+/// has edited the file since.
 pub(crate) fn made_resolv_conf(snapshot: &Snapshot) -> PathBuf {
     snapshot.run_directory.join("resolv.conf")
 }
 
-/// Bytes of a file of the host or of a container that are read.
+/// Largest file of the host or of a container that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
 impl Inner {
-    /// What a container wants in its resolv.conf, or the host's configuration for it.
+    /// A container's own values for its resolv.conf, or those of the host's configuration.
     pub(crate) fn wishes(&self, names: &NameSpec) -> Wishes {
         let defaults = &self.defaults.networks;
         Wishes {
@@ -48,7 +49,7 @@ impl Inner {
         }
     }
 
-    /// The files of a run that is about to be made; its addresses are reserved.
+    /// Prepares the files of a new run, whose addresses are reserved.
     pub(crate) fn name_texts(&self, snapshot: &Snapshot, linked: &[Linked]) -> Texts {
         let names = &snapshot.spec.names;
         let wishes = self.wishes(names);
@@ -63,7 +64,7 @@ impl Inner {
         }
         if !is_connected(snapshot) {
             let network = &snapshot.spec.namespaces.network;
-            // A host without these files is a host without these entries.
+            // A missing file of the host counts as empty.
             let of_host = |path: &str| read_of_host(Path::new(path)).unwrap_or_default();
             let hosts = match network {
                 NetworkMode::Host => of_host("/etc/hosts"),
@@ -106,8 +107,8 @@ impl Inner {
         }
     }
 
-    /// The networks of a running container have changed: its resolv.conf names the servers that it can ask
-    /// now. One that somebody has edited is left alone.
+    /// Updates the resolv.conf of a running container whose networks have changed, so that it names
+    /// the servers that the container can now reach. An edited file is not changed.
     pub(crate) fn renew_resolv_conf(&self, snapshot: &Snapshot) {
         let path = snapshot.files().join("resolv.conf");
         let made = made_resolv_conf(snapshot);
@@ -126,7 +127,8 @@ impl Inner {
         }
     }
 
-    /// Where containers reach the host: at the default bridge, or at their own gateways.
+    /// The addresses of the host for containers: those of the default bridge, or their own
+    /// gateways.
     fn addresses_of_host(&self, snapshot: &Snapshot) -> Vec<IpAddr> {
         if let Ok(network) = self.networks.find(DEFAULT)
             && network.bridge().is_some()
@@ -154,7 +156,7 @@ impl Inner {
         change_hosts(snapshot, |text| text.push_str(&hosts.own_lines()));
     }
 
-    /// Takes a running container's names in a network out of its /etc/hosts.
+    /// Removes a running container's names in a network from its /etc/hosts.
     pub(crate) fn remove_from_hosts(&self, snapshot: &Snapshot, endpoint: &Endpoint) {
         let addresses: Vec<_> = addresses(endpoint).map(|one| one.to_string()).collect();
         change_hosts(snapshot, |text| {
@@ -165,7 +167,7 @@ impl Inner {
         });
     }
 
-    /// Writes the address that a container has now into /etc/hosts of those that are linked to it.
+    /// Updates a container's address in /etc/hosts of the containers that are linked to it.
     pub(crate) fn tell_linked(&self, snapshot: &Snapshot) {
         let member = connections(snapshot);
         if !member.iter().any(|known| known.network == DEFAULT) {
@@ -198,7 +200,8 @@ fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     prefixes.map(|prefix| prefix.address)
 }
 
-/// What the host's own stub asks itself: containers on the default bridge can't ask the stub.
+/// The upstream servers of the host's stub resolver, because containers on the default bridge can't
+/// reach the stub.
 fn reachable(host: ResolvConf) -> ResolvConf {
     match resolv_conf::is_stub(&host) {
         true => {
@@ -214,8 +217,8 @@ fn keep_lines(text: &mut String, keep: impl Fn(&str) -> bool) {
     *text = lines.flat_map(|line| [line, "\n"]).collect();
 }
 
-/// Changes the file of a running container. It is written in place, because it is mounted. Others that hold
-/// it keep what they see otherwise.
+/// Changes a file of a running container. It is written in place, because it is mounted: a new file
+/// would not be visible in the container.
 fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
     let path = snapshot.files().join("hosts");
     let changed = read(&path).and_then(|mut text| {
@@ -231,18 +234,18 @@ fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
     }
 }
 
-/// Reads a file that the container can have written: no link leads out of it, and nothing blocks.
+/// Reads a file that the container may have written: follows no link, and never blocks.
 fn read(path: &Path) -> io::Result<String> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     read_with(path, flags)
 }
 
-/// Reads a file of the host, which often is a link: /etc/resolv.conf leads into /run on many hosts.
+/// Reads a file of the host. It is often a link: on many hosts /etc/resolv.conf leads into /run.
 fn read_of_host(path: &Path) -> io::Result<String> {
     read_with(path, rustix::fs::OFlags::NONBLOCK)
 }
 
-/// A file that is too long is refused: whoever writes back a part of it would lose the rest.
+/// Refuses a file that is too long: writing back a part of it would lose the rest.
 fn read_with(path: &Path, flags: rustix::fs::OFlags) -> io::Result<String> {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_long_is_not_read_in_part() {
+    fn overlong_files_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hosts");
         let longest = usize::try_from(LONGEST).unwrap();

@@ -121,7 +121,7 @@ fn name_servers_follow_the_networks() {
     exec(&host, "web", "ping -c1 -W3 db").ok();
     host.docker(&["network", "disconnect", "net", "web"]).ok();
     assert_eq!(conf(), before);
-    // Whoever connects it again finds the same, and what a user has written stays.
+    // Connecting it again has the same result, and a user's changes are kept.
     host.docker(&["network", "connect", "net", "web"]).ok();
     assert_eq!(conf(), connected);
     exec(
