@@ -1,4 +1,4 @@
-//! What can go wrong with networks, in the words that Docker's clients match on.
+//! The errors of networks, in the words that Docker's clients match on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,21 @@ pub enum NetworkError {
     /// There is no such network.
     #[error("network {0} not found")]
     NotFound(String),
-    /// The name is another network's.
+    /// Another network has the name.
     #[error("network with name {0} already exists")]
     Exists(String),
-    /// Several identifiers begin with it.
+    /// Several identifiers begin with the given text.
     #[error("network {term} is ambiguous ({count} matches found based on ID prefix)")]
     Ambiguous {
-        /// What was looked for.
+        /// The given text.
         term: String,
-        /// How many networks it may mean.
+        /// How many networks match.
         count: usize,
     },
-    /// Every engine has a network of that name.
+    /// The name is that of a predefined network.
     #[error("operation is not permitted on predefined {0} network")]
     Predefined(String),
-    /// Every engine has it.
+    /// A predefined network can't be removed.
     #[error("{0} is a pre-defined network and cannot be removed")]
     NotRemovable(String),
     /// Running containers are in it.
@@ -49,7 +49,7 @@ pub enum NetworkError {
     /// The caller's input is wrong.
     #[error("{0}")]
     Invalid(String),
-    /// It can't be beside another network.
+    /// It conflicts with another network.
     #[error(
         "cannot create network {id} ({link}): conflicts with network {other} ({other_link}): {reason}"
     )]
@@ -58,23 +58,23 @@ pub enum NetworkError {
         id: String,
         /// Its bridge.
         link: String,
-        /// The network that is there.
+        /// The existing network.
         other: String,
         /// Its bridge.
         other_link: String,
         /// What they have in common.
         reason: &'static str,
     },
-    /// Its driver can't be had, or refuses an option.
+    /// Its driver does not exist, or refuses an option.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// Its subnets can't be had.
+    /// Its subnets can't be allocated.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
-    /// A container can't have an address.
+    /// A container can't get an address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// What a container's connection asks for does not fit to the network.
+    /// A container's connection requests something that does not fit the network.
     #[error("invalid endpoint settings:\n{0}")]
     Endpoint(String),
     /// All addresses are in use.
@@ -87,7 +87,7 @@ pub enum NetworkError {
         /// The network's identifier.
         id: String,
     },
-    /// The container is in the network already.
+    /// The container is already in the network.
     #[error("endpoint with name {container} already exists in network {network}")]
     Connected {
         /// The container's name.
@@ -100,10 +100,10 @@ pub enum NetworkError {
     NotConnected {
         /// The container's identifier.
         container: String,
-        /// The network's name, or what the caller called it.
+        /// The network's name, or the caller's name for it.
         network: String,
     },
-    /// Another cleaning is under way.
+    /// Another prune is running.
     #[error("a prune operation is already running")]
     Pruning,
     /// Its document can't be read.
@@ -114,7 +114,7 @@ pub enum NetworkError {
         /// Why.
         reason: String,
     },
-    /// A port of the host can't be had.
+    /// A port of the host can't be reserved.
     #[error(
         "driver failed programming external connectivity on endpoint {name} ({endpoint}): {source}"
     )]
@@ -126,7 +126,7 @@ pub enum NetworkError {
         /// Why.
         source: Box<PortError>,
     },
-    /// A container can't be started for want of its networks.
+    /// A container can't be started because of its networks.
     #[error("failed to set up container networking: {0}")]
     NotStarted(Box<NetworkError>),
     /// Links, addresses or routes could not be set up.
@@ -135,7 +135,7 @@ pub enum NetworkError {
     /// The packet filter could not be changed.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    /// The resolver does not know a container.
+    /// The resolver did not accept a container.
     #[error(transparent)]
     Names(#[from] NamesError),
     /// The sockets of a container's name server could not be opened.
@@ -147,14 +147,14 @@ pub enum NetworkError {
     /// A system call failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was done: `mkdir`, `remove`, ….
+        /// The operation: `mkdir`, `remove`, ….
         operation: &'static str,
-        /// To what.
+        /// Its object.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The work on files ended without a result.
+    /// The work on files ended without a result, by a panic.
     #[error("work on networks: {0}")]
     TaskDied(#[from] keelson_blocking::TaskDied),
 }

@@ -2,16 +2,16 @@
 //!
 //! - [`marks`]: how links are recognised as ours.
 //! - [`settings`]: kernel parameters.
-//! - [`plan`]: what networks and endpoints need, as values.
+//! - [`plan`]: what networks and endpoints need, as plain values.
 //! - [`host`]: the links of networks on the host.
 //! - [`namespace`]: the network namespaces of containers.
 //! - [`announce`]: packets that tell neighbours of an interface. [`announcer`]: when they are sent.
 //! - [`attach`]: the interfaces of containers.
 //! - [`forwarding`]: forwarding between links of the host.
-//! - [`watch`]: links that somebody else removes.
-//! - [`error`]: what the kernel refuses.
+//! - [`watch`]: notices links that somebody else removes.
+//! - [`error`]: why the kernel refused something.
 //!
-//! Everything can be done again: the second time changes nothing.
+//! Every operation can be repeated; the second time changes nothing.
 
 use std::sync::Arc;
 
@@ -46,10 +46,10 @@ pub(crate) use watch::Watch;
 #[derive(Clone)]
 pub(crate) struct Kernel {
     owner: Owner,
-    /// For what a container's start waits for. Nothing it does takes longer than a millisecond,
-    /// unless others keep the kernel's one lock of links.
+    /// For work for which a container's start waits. None of it takes longer than a millisecond,
+    /// unless others hold the kernel's single lock for links.
     worker: Arc<Worker>,
-    /// For what is removed, which waits for RCU grace periods.
+    /// For removals, which wait for RCU grace periods.
     background: Arc<Worker>,
     announcer: Announcer,
     present: Present,
@@ -68,9 +68,8 @@ impl Kernel {
         })
     }
 
-    /// Makes the link of a network on the host, as it is described. One that is there already is
-    /// adopted, and one that somebody else made is not removed later. When it fails, nothing is
-    /// left that was not there before.
+    /// Creates the link of a network on the host. An existing link is adopted; one that somebody
+    /// else created is not removed later. A failure leaves nothing behind.
     pub(crate) async fn ensure(&self, network: &Network) -> Result<(), KernelError> {
         let plan = HostLink::of(network, &self.owner);
         let ensure = move |site: &mut Site| host::ensure(&mut site.batches, &plan);
@@ -80,8 +79,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the link of a network that vanished, and the links of living containers its ports
-    /// again.
+    /// Creates the vanished link of a network again, and makes the links of running containers its
+    /// ports.
     pub(crate) async fn restore(
         &self,
         network: &Network,
@@ -105,7 +104,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes the link of a network, if it is one that was made for it.
+    /// Removes the link of a network, if it was created for it.
     pub(crate) async fn remove(&self, network: &Network) -> Result<(), KernelError> {
         self.present.remove(&network.id);
         let plan = HostLink::of(network, &self.owner);
@@ -115,15 +114,15 @@ impl Kernel {
         removed.await?
     }
 
-    /// Makes the interfaces of a container in its namespace, with addresses and default routes, and
-    /// announces them. Then `inside` is run on a thread that is in the namespace, before this
-    /// returns: what else has to be opened there, such as sockets; it must not block.
+    /// Creates the interfaces of a container in its namespace, with addresses and default routes,
+    /// and announces them. Then runs `inside` on a thread that is in the namespace, to open other
+    /// things there, such as sockets. `inside` must not block.
     ///
-    /// When a container that runs is connected to a further network, the default routes have to be
-    /// set anew afterwards.
+    /// After a running container was connected to a further network, the caller must set its
+    /// default routes again.
     ///
-    /// When it fails, none of these interfaces is left. A caller that stops waiting does not stop it:
-    /// then the endpoints have to be detached.
+    /// A failure leaves none of these interfaces. If the caller stops waiting, the work continues;
+    /// the endpoints must be detached then.
     pub(crate) async fn attach<T: Send + 'static>(
         &self,
         namespace: &ContainerNamespace,
@@ -142,12 +141,12 @@ impl Kernel {
         Ok(attached)
     }
 
-    /// Removes an interface of a container. Nothing is sent or received by it when this returns,
+    /// Removes an interface of a container. When this returns, nothing is sent or received by it,
     /// so its addresses can be given to others.
     ///
-    /// With the namespace of a container that runs, the interface is gone then, too. Without, the
-    /// container has ended: what is left of the interface ends with the namespace or is removed
-    /// soon, and nobody waits for that.
+    /// If the namespace of a running container is given, the interface is removed, too. Otherwise
+    /// the container has ended: the interface ends with the namespace or is removed soon, and
+    /// nobody waits for that.
     pub(crate) async fn detach(
         &self,
         network: &Network,
@@ -159,7 +158,7 @@ impl Kernel {
             return Ok(());
         };
         if plan.host_link().is_none() {
-            // The only way to it is its namespace.
+            // It can only be reached through its namespace.
             let Some(namespace) = namespace.cloned() else {
                 return Ok(());
             };
@@ -191,8 +190,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the default routes of a running container those of all its endpoints: to be called
-    /// after one was added or removed.
+    /// Sets the default routes of a running container by all of its endpoints. Call this after an
+    /// endpoint was added or removed.
     pub(crate) async fn set_default_routes(
         &self,
         namespace: &ContainerNamespace,
@@ -206,8 +205,7 @@ impl Kernel {
         set.await?
     }
 
-    /// Announces the interfaces of a container that was found running after a restart of the
-    /// engine.
+    /// Announces the interfaces of a container that still ran when the engine restarted.
     pub(crate) async fn announce(
         &self,
         namespace: &ContainerNamespace,
@@ -225,9 +223,9 @@ impl Kernel {
     }
 
     /// Removes links that this engine made for networks and endpoints that are not there any more.
-    /// `networks`: the identifiers of those that are there; `host_links`: the names of living
-    /// containers' links on the host, `None`: they are not all known, so no container's is removed. The
-    /// result is the names of what was removed.
+    /// `networks`: the identifiers of existing networks; `host_links`: the names of living
+    /// containers' links on the host, `None`: they are not all known, so no container's link is
+    /// removed. Returns the names of the removed links.
     pub(crate) async fn sweep(
         &self,
         networks: Vec<String>,
@@ -245,8 +243,8 @@ impl Kernel {
         Ok(self.worker.run(move |_| forwarding::is_off(ipv6)).await?)
     }
 
-    /// Switches forwarding of a family on, unless it is. What is not meant to be forwarded has to be
-    /// dropped before.
+    /// Switches on forwarding of a family, if it is off. Before that, the packet filter must drop
+    /// packets that should not be forwarded.
     pub(crate) async fn enable_forwarding(&self, ipv6: bool) -> Result<(), KernelError> {
         let owner = self.owner.clone();
         let enabled = self
@@ -257,7 +255,7 @@ impl Kernel {
 
     /// Starts to notice that links of networks vanish.
     pub(crate) async fn watch(&self) -> Result<Watch, KernelError> {
-        // Opened on the worker, which is in the right namespace.
+        // Opened by the worker thread, which is in the right namespace.
         let runtime = tokio::runtime::Handle::current();
         let opened = self.worker.run(move |_| {
             let _runtime = runtime.enter();

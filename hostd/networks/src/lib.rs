@@ -1,15 +1,15 @@
 //! Container networks.
 //!
 //! - `types`: what networks are, and the connections of running containers to them.
-//! - `error`: what can go wrong, in Docker's words.
-//! - `options`: from a driver's options to what it does.
+//! - `error`: the errors, in Docker's words.
+//! - `options`: parses the options of drivers.
 //! - `ipam`: subnets and addresses.
-//! - `settings`: with what networks are opened.
-//! - `store`: networks on disk and in memory, and who is in them.
-//! - `kernel`: networks in the kernel: links of the host, and interfaces of containers.
-//! - `firewall`: networks in the packet filter. `ports`: ports of the host that are published.
+//! - `settings`: the settings with which networks are opened.
+//! - `store`: networks on disk and in memory, and the containers in them.
+//! - `kernel`: creates links of the host and interfaces of containers.
+//! - `firewall`: the packet filter. `ports`: reserves published ports of the host.
 //! - `names`: names of containers, and the resolver that serves them.
-//! - `networks`: the calls that the engine and its clients use.
+//! - `networks`: puts these together: the calls of the engine and its clients.
 
 mod error;
 mod firewall;

@@ -1,14 +1,14 @@
-//! Names of containers: what hostd tells the resolver, and the files in `/etc` of containers.
+//! Names of containers: what hostd sends to the resolver, and files in containers' `/etc`.
 //!
 //! - [`resolv_conf`]: the host's resolv.conf, and those of containers.
 //! - [`hosts`]: the lines of a container's hosts file.
-//! - `records`: what the resolver must know of a container, out of its connections.
+//! - `records`: derives what the resolver must know of a container from its connections.
 //! - `sockets`: the sockets in a container's network namespace.
-//! - `program`: starting the resolver, and finding one that runs.
-//! - `client`: a connection to it.
-//! - `watch`: changes of the host's resolv.conf.
-//! - `state`: what is wanted.
-//! - `session`: a resolver that is told that.
+//! - `program`: starts the resolver, or finds a running one.
+//! - `client`: a connection to the resolver.
+//! - `watch`: notices changes of the host's resolv.conf.
+//! - `state`: the desired state of the resolver.
+//! - `session`: brings a resolver to the desired state.
 //! - `keeper`: keeps a resolver running.
 
 mod client;

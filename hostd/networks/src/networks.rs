@@ -28,12 +28,12 @@ use crate::settings::{NetworkOptions, ResolverOptions};
 use crate::store::{HostRoute, Store, make_directory};
 use crate::types::{Network, NetworkEvent, NetworkMember, NewNetwork, Recovered};
 
-/// The least length of a prefix that somebody uses as a network: 10.0.0.0/8, and fd00::/8 in IPv6.
+/// The shortest prefix that is used as a network: 10.0.0.0/8, and fd00::/8 for IPv6.
 const SHORTEST: u8 = 8;
 
 /// The networks of a host. Clones share them.
 ///
-/// Calls that are not `async` touch memory, and at most a file in the run directory, which is in
+/// Calls that are not `async` only use memory, and at most a file in the run directory, which is in
 /// memory, too.
 #[derive(Debug, Clone)]
 pub struct Networks(Arc<Inner>);
@@ -42,9 +42,9 @@ pub struct Networks(Arc<Inner>);
 struct Inner {
     store: Arc<Store>,
     engine: String,
-    /// Where it is kept what running containers have.
+    /// The directory of the records of running containers.
     run: PathBuf,
-    /// Opened when it is needed first.
+    /// Opened at the first use.
     parts: OnceCell<parts::Parts>,
     ports: Ports,
     names: Names,
@@ -52,17 +52,17 @@ struct Inner {
     pruning: AtomicBool,
 }
 
-/// A network that was made.
+/// A new network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     /// The network.
     pub network: Arc<Network>,
-    /// What was asked for and has no effect, one sentence each.
+    /// Requested options that have no effect, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Networks {
-    /// Opens the networks of a host, with what running containers have in them
+    /// Opens the networks of a host, and reads what running containers have in them
     /// ([`Networks::recovered`]).
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Networks {
             pruning: AtomicBool::new(false),
         });
         if inner.store.list().iter().any(|network| !network.is_plain()) {
-            // In the background: the API need not wait for it. Whoever needs a network does.
+            // In the background: the API need not wait for it, only callers that need a network.
             let opening = Arc::clone(&inner);
             tokio::spawn(async move {
                 if let Err(error) = opening.parts().await {
@@ -100,12 +100,11 @@ impl Networks {
         Ok(Self(inner))
     }
 
-    /// Makes a network. It is there when this returns, and not seen before. The work goes on when the
-    /// caller goes away.
+    /// Creates a network. It is visible when this returns, and not earlier. The work continues if
+    /// the caller stops waiting.
     ///
-    /// # Errors
-    /// The name is taken or not allowed, the driver or an option does not exist, there are no such
-    /// subnets, or the disk or the kernel fails. Nothing of it remains.
+    /// # Errors The name is taken or invalid, the driver or an option does not exist, the subnets
+    /// are not available, or the disk or the kernel fails. Nothing of the network remains.
     pub async fn create(&self, new: NewNetwork) -> Result<Created, NetworkError> {
         let networks = self.clone();
         whole(async move { networks.create_whole(new).await }).await
@@ -127,10 +126,10 @@ impl Networks {
         })
     }
 
-    /// Removes a network. The work goes on when the caller goes away.
+    /// Removes a network. The work continues if the caller stops waiting.
     ///
-    /// # Errors
-    /// There is none, every engine has it, containers are in it, or the disk or the kernel fails.
+    /// # Errors The network does not exist or is predefined, containers are in it, or the disk or
+    /// the kernel fails.
     pub async fn remove(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
         let (networks, term) = (self.clone(), term.to_owned());
         whole(async move { networks.remove_whole(&term).await }).await
@@ -141,14 +140,15 @@ impl Networks {
         self.0.take_down(&network).await;
         let id = network.id.clone();
         if let Err(error) = self.work(move |store| store.finish_removal(&id)).await? {
-            // It is there as before.
+            // The network exists as before.
             self.0.set_up(&network).await?;
             return Err(error);
         }
         Ok(network)
     }
 
-    /// Removes the networks that no running container is in and that `wanted` chooses. Returns their names.
+    /// Removes the networks that `wanted` selects and in which no container runs. Returns their
+    /// names.
     ///
     /// # Errors
     /// [`NetworkError::Pruning`].
@@ -163,7 +163,7 @@ impl Networks {
         for network in unused {
             match self.remove(&network.id).await {
                 Ok(_) => names.push(network.name.clone()),
-                // Used or removed by others meanwhile.
+                // It was used or removed meanwhile.
                 Err(NetworkError::InUse { .. } | NetworkError::NotFound(_)) => {}
                 Err(error) => {
                     tracing::warn!(name = network.name, %error, "network not removed");
@@ -187,14 +187,14 @@ impl Networks {
         self.0.store.find(term)
     }
 
-    /// Whether there is a network for containers that name none.
+    /// Whether there is a default network.
     pub fn has_default_bridge(&self) -> bool {
         let list = self.0.store.list();
         list.iter()
             .any(|network| network.predefined && network.bridge().is_some())
     }
 
-    /// From where subnets are taken that nobody asked for.
+    /// The pools of automatic subnets.
     pub fn pools(&self) -> &Pools {
         self.0.store.pools()
     }
@@ -204,8 +204,8 @@ impl Networks {
         self.0.store.subscribe()
     }
 
-    /// What running containers had when the networks were opened. It is told once. Who knows that a
-    /// container does not run any more calls [`Networks::leave`].
+    /// Returns what running containers had when the networks were opened. Later calls return
+    /// nothing. Who knows that a container does not run any more calls [`Networks::leave`].
     pub fn recovered(&self) -> Vec<Recovered> {
         self.0.store.recovered()
     }
@@ -215,8 +215,8 @@ impl Networks {
         self.0.store.endpoints_in(network)
     }
 
-    /// Notes what a container will ask for at each start. Other containers get these addresses only when
-    /// no other is free.
+    /// Records what a container will request at each start. Other containers get these addresses
+    /// only when no others are free.
     pub fn configure(&self, container: &str, connections: &[ConnectionSpec]) {
         self.0.store.configure(container, connections);
     }
@@ -226,7 +226,7 @@ impl Networks {
         self.0.store.forget(container);
     }
 
-    /// Whether a connection fits to its network, which must be there. Returns the network.
+    /// Checks that a connection fits its network, which must exist. Returns the network.
     ///
     /// # Errors
     /// [`NetworkError::NotFound`] and the like, [`NetworkError::Endpoint`].
@@ -234,8 +234,7 @@ impl Networks {
         self.0.store.check(connection)
     }
 
-    /// What others on this host do to containers, a sentence for each: packet filters that drop what ours
-    /// accepts.
+    /// Other packet filters on this host that drop packets which ours accepts, a sentence for each.
     pub fn warnings(&self) -> Vec<String> {
         let Some(parts) = self.0.parts.get() else {
             return Vec::new();
@@ -246,7 +245,7 @@ impl Networks {
         })
     }
 
-    /// What the host's resolv.conf says.
+    /// The host's parsed resolv.conf.
     pub fn host_resolv_conf(&self) -> ResolvConf {
         self.0.names.host()
     }
@@ -262,7 +261,7 @@ impl Networks {
 }
 
 impl Inner {
-    /// Makes the kernel's part of a network: first what keeps others from it, then its link.
+    /// Creates a network in the kernel: first its protection in the packet filter, then its link.
     async fn set_up(self: &Arc<Self>, network: &Network) -> Result<(), NetworkError> {
         let parts = self.parts().await?;
         let elements = elements_of_network(network);
@@ -273,7 +272,7 @@ impl Inner {
         Ok(parts.kernel.ensure(network).await?)
     }
 
-    /// Removes the kernel's part of a network. What can't be removed is swept by a later start.
+    /// Removes a network from the kernel. Whatever can't be removed is swept by a later start.
     async fn take_down(self: &Arc<Self>, network: &Network) {
         let down = async {
             let parts = self.parts().await?;
@@ -287,7 +286,8 @@ impl Inner {
     }
 }
 
-/// Begins to serve names. A resolver that lost its sockets gets new ones from the container's namespace.
+/// Starts to serve names. If a resolver has lost its sockets, it gets new ones from the container's
+/// namespace.
 fn open_names(options: ResolverOptions, seats: Arc<joining::Seats>) -> Names {
     Names::open(NamesOptions {
         program: options.program,
@@ -301,7 +301,7 @@ fn open_names(options: ResolverOptions, seats: Arc<joining::Seats>) -> Names {
     })
 }
 
-/// Does work that must not be left half-done when the caller goes away.
+/// Does work that must not be left half-done if the caller stops waiting.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, NetworkError>> + Send + 'static,
 ) -> Result<T, NetworkError> {
@@ -310,7 +310,7 @@ async fn whole<T: Send + 'static>(
         .map_err(keelson_blocking::TaskDied::from)?
 }
 
-/// Keeps a second prune away while it exists.
+/// Prevents a second prune while it exists.
 struct Pruning<'a>(&'a AtomicBool);
 
 impl<'a> Pruning<'a> {
@@ -328,8 +328,8 @@ impl Drop for Pruning<'_> {
     }
 }
 
-/// The networks that the host reaches without a router. They change at any time, so they are looked at
-/// whenever a subnet is chosen. When they can't be read, the choice is made without them.
+/// The networks that the host reaches without a router. They may change at any time, so they are
+/// read whenever a subnet is chosen. If they can't be read, the choice is made without them.
 async fn host_routes() -> Vec<HostRoute> {
     let read = async {
         let netlink = Netlink::connect()?;
@@ -353,8 +353,8 @@ async fn host_routes() -> Vec<HostRoute> {
     })
 }
 
-/// Whether a route names a network on a link, and not half of the Internet, as a VPN does that takes the
-/// place of the default route.
+/// Whether a route leads to a network on a link. A VPN that replaces the default route has routes
+/// to half of the Internet, which do not count.
 const fn is_network(destination: IpPrefix) -> bool {
     destination.length >= SHORTEST
 }

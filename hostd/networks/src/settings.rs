@@ -1,4 +1,4 @@
-//! With what networks are opened.
+//! The settings with which networks are opened.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,39 +8,39 @@ use keelson_store::Era;
 
 use crate::ipam::AddressPool;
 
-/// With what networks are opened.
+/// The settings with which networks are opened.
 #[derive(Debug, Clone)]
 pub struct NetworkOptions {
-    /// Where networks are kept.
+    /// The directory of the networks' documents.
     pub base: PathBuf,
-    /// Where it is kept what running containers have; gone with the boot.
+    /// The directory of running containers' records. A reboot empties it.
     pub run: PathBuf,
-    /// Identifies the running boot of the kernel.
+    /// Identifies the current boot of the kernel.
     pub boot: String,
-    /// Whether documents are written as the release before wrote them.
+    /// Whether documents are written in the format of the previous release.
     pub era: Era,
-    /// The engine's identifier, which is the same after a restart. The identifiers of the networks that
-    /// every engine has, and its IPv6 addresses, follow from it.
+    /// The engine's identifier, which is the same after a restart. The identifiers of the
+    /// predefined networks, and the IPv6 subnets, are derived from it.
     pub engine: String,
-    /// From where subnets are taken that nobody asked for. A family without any gets Docker's.
+    /// The pools of automatic subnets. A family without any gets Docker's.
     pub pools: Vec<AddressPool>,
-    /// Options that new networks of a driver get when they are not given, by the driver's name.
+    /// Default options of new networks, by the driver's name.
     pub default_options: BTreeMap<String, BTreeMap<String, String>>,
-    /// The network of containers that name none; `None`: there is no such network, and these
-    /// containers have none.
+    /// The default bridge network. `None`: there is none, and containers without a named network
+    /// have no network.
     pub default_bridge: Option<DefaultBridge>,
-    /// With what names are served.
+    /// The settings for serving names.
     pub resolver: ResolverOptions,
 }
 
-/// With what the names of containers are served.
+/// The settings for serving the names of containers.
 #[derive(Debug, Clone)]
 pub struct ResolverOptions {
     /// The program `keelson-resolver`.
     pub program: PathBuf,
-    /// The directory of its socket and its log, gone with the boot.
+    /// The directory of its socket and its log. A reboot empties it.
     pub run: PathBuf,
-    /// A cgroup of those that are not stopped together with this process.
+    /// The cgroup of processes that are not stopped together with this process.
     pub cgroup: Option<PathBuf>,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
@@ -51,11 +51,11 @@ pub struct ResolverOptions {
 pub struct DefaultBridge {
     /// The name of its link.
     pub link: String,
-    /// The bridge's address and the length of its subnet's prefix; `None`: one from the pools.
+    /// The bridge's address with the prefix length of its subnet; `None`: one from the pools.
     pub address: Option<IpPrefix>,
     /// The same for IPv6.
     pub address_ipv6: Option<IpPrefix>,
-    /// Whether it has IPv6, also when its address is not said.
+    /// Whether it has IPv6, even without a configured address.
     pub ipv6: bool,
     /// Options of the driver, by Docker's names.
     pub options: BTreeMap<String, String>,
@@ -75,7 +75,7 @@ impl Default for DefaultBridge {
 
 #[cfg(test)]
 impl ResolverOptions {
-    /// Of a resolver that is not there.
+    /// The settings of a resolver that does not exist.
     pub(crate) fn none(run: &std::path::Path) -> Self {
         Self {
             program: "/nonexistent/keelson-resolver".into(),

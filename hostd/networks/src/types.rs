@@ -8,14 +8,14 @@ use keelson_model::ip::IpPrefix;
 use keelson_model::spec::{ConnectionSpec, Mac, Port, PublishedPort};
 use serde::{Deserialize, Serialize};
 
-/// Something that happened to a network.
+/// An event of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkEvent {
     /// `create`, `connect`, `disconnect`, `destroy` or `prune`.
     pub action: &'static str,
     /// The network's identifier; empty for `prune`.
     pub id: String,
-    /// Further facts.
+    /// Further attributes.
     pub attributes: BTreeMap<String, String>,
     /// Nanoseconds since 1970.
     pub time: i64,
@@ -45,30 +45,30 @@ pub struct NetworkMember {
     pub endpoint: Endpoint,
 }
 
-/// What network to make.
+/// A network to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewNetwork {
     /// Its name.
     pub name: String,
     /// `bridge`, `macvlan` or `ipvlan`; empty: `bridge`.
     pub driver: String,
-    /// Containers in it reach each other and the host only.
+    /// Whether containers in it reach only each other and the host.
     pub internal: bool,
-    /// Kept for clients; it has no meaning on one machine.
+    /// Kept for clients; has no meaning on one machine.
     pub attachable: bool,
     /// Whether containers get IPv4 addresses; `None`: yes.
     pub ipv4: Option<bool>,
-    /// Whether containers get IPv6 addresses; `None`: when a default option says so.
+    /// Whether containers get IPv6 addresses; `None`: if a default option says so.
     pub ipv6: Option<bool>,
     /// Address management.
     pub addressing: Addressing,
     /// Options of the driver, as they were given.
     pub options: BTreeMap<String, String>,
-    /// Labels, which mean something to clients only.
+    /// Labels, which only clients interpret.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Address management as it was asked for.
+/// The requested address management.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Addressing {
@@ -76,15 +76,15 @@ pub struct Addressing {
     pub driver: String,
     /// Options of that driver.
     pub options: Option<BTreeMap<String, String>>,
-    /// Subnets, as texts: they are checked all at once. A text that is empty was not given.
+    /// Subnets, as texts, because they are checked all at once. An empty text was not given.
     pub subnets: Vec<AskedSubnet>,
 }
 
-/// A subnet as it was asked for.
+/// A requested subnet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AskedSubnet {
-    /// `192.0.2.0/24`. Who wants one from the default pools asks for none.
+    /// `192.0.2.0/24`. For a subnet from the default pools, request none.
     pub subnet: String,
     /// Where automatic addresses are taken from.
     pub range: String,
@@ -114,11 +114,11 @@ pub struct Network {
     pub id: String,
     /// Its name, unique.
     pub name: String,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// What it is made of.
+    /// Its driver, with the driver's options.
     pub driver: Driver,
-    /// No way out, and none in but from the host.
+    /// Whether only the host reaches its containers, and they only the host.
     pub internal: bool,
     /// Kept for clients.
     pub attachable: bool,
@@ -128,16 +128,16 @@ pub struct Network {
     pub ipv6: bool,
     /// Its subnets: those of IPv4 first.
     pub subnets: Vec<Subnet>,
-    /// Address management as it was asked for.
+    /// The requested address management.
     pub asked: Addressing,
     /// Options of the driver, as they were given.
     pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether every engine has it, so that it can't be removed.
+    /// Whether it is predefined, so that it can't be removed.
     pub predefined: bool,
-    /// Why its document can't be read. Such a network is listed, holds its subnets when they are known,
-    /// and can be removed by name only.
+    /// Why its document can't be read. Such a network is listed, holds its subnets if they are
+    /// known, and can only be removed by name.
     pub unreadable: Option<String>,
 }
 
@@ -157,18 +157,18 @@ impl Network {
     }
 }
 
-/// What a network is made of.
+/// A network's driver, with the driver's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
-    /// A switch of the host.
+    /// A bridge of the host.
     Bridge(Bridge),
-    /// Further hardware addresses on a link of the host.
+    /// Macvlan: further hardware addresses on a link of the host.
     Macvlan(Parent<MacvlanMode>),
-    /// Further addresses on a link of the host.
+    /// Ipvlan: further addresses on a link of the host.
     Ipvlan(Parent<IpvlanMode>),
     /// The host's own network.
     Host,
-    /// Nothing but loopback.
+    /// Only loopback.
     Nothing,
 }
 
@@ -190,15 +190,15 @@ impl Driver {
 pub struct Bridge {
     /// Name of the bridge's link: at most 15 bytes.
     pub link: String,
-    /// Whether its containers reach each other.
+    /// Whether its containers may reach each other.
     pub inter_container: bool,
-    /// Whether what goes out gets an address of the host.
+    /// Whether outgoing packets get an address of the host.
     pub masquerade: bool,
-    /// The address that what goes out gets, instead of that of the link it goes out by.
+    /// The source address of outgoing packets, instead of that of the outgoing link.
     pub source_ipv4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub source_ipv6: Option<Ipv6Addr>,
-    /// Where ports are published that name no address of the host.
+    /// The address of the host for published ports that name none.
     pub default_binding: Option<IpAddr>,
     /// How IPv4 is routed.
     pub mode_ipv4: GatewayMode,
@@ -206,16 +206,16 @@ pub struct Bridge {
     pub mode_ipv6: GatewayMode,
     /// Maximum transmission unit in bytes; `None`: the kernel's.
     pub mtu: Option<u32>,
-    /// What interfaces in containers are called, without their number.
+    /// The name of interfaces in containers, without their number.
     pub interface_prefix: String,
-    /// The bridge gets no IPv4 address.
+    /// Whether the bridge gets no IPv4 address.
     pub inhibit_ipv4: bool,
     /// Links of the host whose neighbours may reach containers directly.
     pub trusted: Vec<String>,
 }
 
 impl Bridge {
-    /// A bridge of that name with the usual options.
+    /// A bridge of this name with the default options.
     pub fn new(link: impl Into<String>) -> Self {
         Self {
             link: link.into(),
@@ -245,22 +245,22 @@ impl Bridge {
 /// How packets between a network and others are routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GatewayMode {
-    /// Published ports are reached at addresses of the host only.
+    /// Published ports are reached only at addresses of the host.
     Nat,
-    /// The same, and any port of a container is reached at its own address.
+    /// The same, but any port of a container is also reached at its own address.
     NatUnprotected,
-    /// Containers are reached at their own addresses, at published ports only.
+    /// Containers are reached at their own addresses, but only at published ports.
     Routed,
-    /// The bridge has no address: containers reach each other only.
+    /// The bridge has no address: containers reach only each other.
     Isolated,
 }
 
 /// A network on a link of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parent<M> {
-    /// The link of the host; `None`: a link that leads nowhere, which is made with the network.
+    /// The link of the host; `None`: a dummy link, which is created with the network.
     pub link: Option<ParentLink>,
-    /// How containers are separated from each other and from others.
+    /// The mode of the containers' links.
     pub mode: M,
     /// Maximum transmission unit in bytes; `None`: the link's.
     pub mtu: Option<u32>,
@@ -271,7 +271,8 @@ pub struct Parent<M> {
 pub struct ParentLink {
     /// Its name.
     pub name: String,
-    /// `(eth0, 10)` for `eth0.10`: it is made when there is none, and then removed with the network.
+    /// `(eth0, 10)` for `eth0.10`. If it does not exist, it is created, and removed with the
+    /// network.
     pub vlan: Option<(String, u16)>,
 }
 
@@ -294,7 +295,7 @@ pub enum IpvlanMode {
     L3S(IpvlanFlag),
 }
 
-/// Who else on the parent link is reached. See `ip-link(8)`.
+/// Who else on the parent link can be reached. See `ip-link(8)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the kernel's flag of the same name")]
 pub enum IpvlanFlag {
@@ -310,7 +311,7 @@ pub struct Endpoint {
     pub id: String,
     /// The network's identifier.
     pub network: String,
-    /// As it was asked for.
+    /// The requested connection.
     pub asked: ConnectionSpec,
     /// Address and prefix length.
     #[serde(with = "prefix_text", default, skip_serializing_if = "Option::is_none")]
@@ -318,24 +319,24 @@ pub struct Endpoint {
     /// Address and prefix length.
     #[serde(with = "prefix_text", default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<IpPrefix>,
-    /// The network's gateway of IPv4, when it has one.
+    /// The network's IPv4 gateway, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_ipv4: Option<Ipv4Addr>,
-    /// The network's gateway of IPv6, when it has one.
+    /// The network's IPv6 gateway, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_ipv6: Option<Ipv6Addr>,
-    /// Hardware address; `None` where the driver has none of its own for it.
+    /// Hardware address; `None` if the interface shares that of its parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// The link's name in the container.
     pub interface: String,
-    /// The name of its other end on the host; empty when it has none.
+    /// The name of its other end on the host; empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub host_link: String,
-    /// Whether the container's default route of IPv4 leads here.
+    /// Whether the container's IPv4 default route leads here.
     #[serde(default)]
     pub default_ipv4: bool,
-    /// Whether the container's default route of IPv6 leads here.
+    /// Whether the container's IPv6 default route leads here.
     #[serde(default)]
     pub default_ipv6: bool,
 }
@@ -343,17 +344,17 @@ pub struct Endpoint {
 /// A published port of a running container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Binding {
-    /// What asked for it.
+    /// The request for it.
     pub asked: PublishedPort,
     /// The container's port.
     pub port: Port,
-    /// The host's address; unspecified (`0.0.0.0` or `::`): all of its family.
+    /// The host's address; an unspecified one (`0.0.0.0` or `::`) means all of its family.
     pub host: IpAddr,
-    /// The host's port; 0 where the network is routed and the host has none.
+    /// The host's port; 0 if the network is routed, because then no port of the host is used.
     pub host_port: u16,
 }
 
-/// A prefix as text in documents.
+/// Writes prefixes in documents as text.
 mod prefix_text {
     use keelson_model::ip::IpPrefix;
     use serde::{Deserialize, Deserializer, Serializer, de};

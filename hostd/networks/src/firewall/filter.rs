@@ -1,4 +1,4 @@
-//! The kernel's table, kept as it should be.
+//! Keeps the kernel's table as it should be.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,29 +12,29 @@ use super::table::{self, TABLE};
 /// Why the packet filter could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// The kernel refuses, or can't be asked. Nothing was changed.
+    /// The kernel refuses, or the socket fails. Nothing was changed.
     #[error("packet filter: {0}")]
     Kernel(#[from] NftError),
-    /// The reports of changes can't be awaited.
+    /// Waiting for reports of changes failed.
     #[error("packet filter: can't wait for reports of changes: {0}")]
     Wait(#[source] std::io::Error),
 }
 
-/// What becomes of forwarded packets that are no container's. They are dropped in a family whose
-/// forwarding was switched on for containers, which must not make the machine a router. In a family that
-/// somebody else forwards, that is not ours to say.
+/// What happens to forwarded packets that do not belong to containers. They are dropped in a family
+/// whose forwarding was switched on for containers, which must not make the machine a router. In a
+/// family that somebody else forwards, that is not ours to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Transit {
-    /// Whether those of IPv4 are dropped.
+    /// Whether IPv4 packets are dropped.
     pub(crate) drop_ipv4: bool,
-    /// Whether those of IPv6 are dropped.
+    /// Whether IPv6 packets are dropped.
     pub(crate) drop_ipv6: bool,
-    /// Pairs of links between which they pass all the same, from the first to the second.
+    /// Pairs of links between which packets pass nevertheless, from the first to the second.
     pub(crate) between: Vec<(String, String)>,
 }
 
-/// The packet filter of containers: the table `inet keelson` in the network namespace of the thread that
-/// opened it. Its calls block for a fraction of a millisecond.
+/// The packet filter of containers: the table `inet keelson` in the network namespace of the thread
+/// that opened it. Calls block for a fraction of a millisecond.
 #[derive(Debug)]
 pub(crate) struct Firewall {
     state: Mutex<State>,
@@ -46,20 +46,19 @@ pub(crate) struct Firewall {
 #[derive(Debug)]
 struct State {
     netfilter: Netfilter,
-    /// What is in the table, and should be.
+    /// The desired content of the table.
     elements: Elements,
     transit: Transit,
 }
 
 impl Firewall {
-    /// Opens it. The kernel's table stays what it is until [`Self::restore`] is called, so that
-    /// containers that run keep their ports meanwhile.
+    /// Opens the packet filter. The kernel's table is not changed before [`Self::restore`] is
+    /// called, so that running containers keep their ports meanwhile.
     ///
-    /// # Errors
-    /// There is no such part of the kernel, or the caller may not use it.
+    /// # Errors The kernel has no nf_tables, or the caller may not use it.
     pub(crate) fn open(transit: Transit) -> Result<Self, FirewallError> {
         let netfilter = Netfilter::open()?;
-        // Before the table is made: nothing is missed.
+        // Subscribe before the table is made, so that no report is missed.
         let monitor = Monitor::open(TABLE, netfilter.port())?;
         let sweeper = Sweeper::new(Netfilter::open()?);
         Ok(Self {
@@ -73,18 +72,17 @@ impl Firewall {
         })
     }
 
-    /// Makes the table anew with these elements and no others, in one transaction: packets meet the old
-    /// table or the whole new one.
+    /// Replaces the table by one with exactly these elements, in one transaction: packets meet
+    /// either the old table or the complete new one.
     ///
-    /// # Errors
-    /// The kernel refuses; then the old table is still there.
+    /// # Errors The kernel refuses. The old table is kept.
     pub(crate) fn restore(&self, everything: Elements) -> Result<(), FirewallError> {
         self.make(&mut self.state(), everything)
     }
 
-    /// Adds and removes elements, in one transaction. An element that is there already, or is gone
-    /// already, does not matter, so the call can be repeated. Removing what was given to somebody else
-    /// meanwhile does not take it away.
+    /// Adds and removes elements, in one transaction. Elements that exist already, or are gone
+    /// already, are no error, so the call can be repeated. An element that now belongs to another
+    /// endpoint is not removed.
     ///
     /// # Errors
     /// The kernel refuses; then nothing was changed.
@@ -112,7 +110,7 @@ impl Firewall {
         }
         match state.netfilter.commit(&changes(&gone, &new)) {
             Ok(()) => {}
-            // Somebody has deleted the table, or changed it, and it is not restored yet.
+            // Somebody has deleted or changed the table, and it is not restored yet.
             Err(error) if error.is_missing() || error.is_other() => {
                 tracing::warn!(%error, "the packet filter is not as it was left: making it anew");
                 let mut all = state.elements.clone();
@@ -133,7 +131,7 @@ impl Firewall {
                 state.elements.merge(new.clone());
                 let went = gone.iter().map(|(part, key, _)| (part, key, None));
                 let came = new.iter();
-                // In this order: what was replaced went first.
+                // Removals come first, since an element may be replaced.
                 self.sweeper
                     .add(went.chain(came.map(|(part, key, datum)| (part, key, datum.as_ref()))));
             }
@@ -141,7 +139,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Drops forwarded packets of a family that are no container's, from now on.
+    /// From now on drops forwarded packets of a family that do not belong to containers.
     ///
     /// # Errors
     /// The kernel refuses; then nothing was changed.
@@ -163,8 +161,8 @@ impl Firewall {
         made
     }
 
-    /// What the tables of others do to containers, one text for each: an accept of ours is not final,
-    /// any other chain may drop the packet.
+    /// Describes what other tables do to containers' packets, one text for each: our accept is not
+    /// final, any other chain may drop the packet.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -173,7 +171,7 @@ impl Firewall {
         Ok(foreign::warnings(&chains, TABLE))
     }
 
-    /// Makes the table anew with what should be in it, unless it is as it should be.
+    /// Replaces the table by the desired one, unless it is correct.
     pub(super) fn repair(&self, known_to_differ: bool) -> Result<bool, FirewallError> {
         let state = &mut *self.state();
         if !known_to_differ && state.is_whole()? {
@@ -192,7 +190,7 @@ impl Firewall {
         let batch = table::whole(&elements, &state.transit);
         state.netfilter.commit(&batch)?;
         state.elements = elements;
-        // While the table was not there, connections began past it.
+        // While the table was missing, connections started without it.
         let all = state.elements.iter();
         self.sweeper
             .add(all.map(|(part, key, datum)| (part, key, datum.as_ref())));
@@ -210,7 +208,7 @@ impl Firewall {
 }
 
 impl State {
-    /// Whether the table has the elements that it should have, and as many rules.
+    /// Whether the table has exactly the desired elements, and the right number of rules.
     fn is_whole(&mut self) -> Result<bool, FirewallError> {
         if self.netfilter.rules(TABLE)? != table::rules(&self.transit).len() {
             return Ok(false);
@@ -231,7 +229,7 @@ impl State {
     }
 }
 
-/// The transaction that takes elements away and puts others there.
+/// The transaction that removes elements and adds others.
 fn changes(gone: &Elements, new: &Elements) -> Batch {
     let mut batch = Batch::new();
     let of = |elements: &Elements, part| -> Vec<Element> { elements.of(part) };

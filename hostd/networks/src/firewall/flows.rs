@@ -1,10 +1,10 @@
-//! Connections that were begun by other rules. NAT decides for the first packet of a connection, and the
-//! kernel remembers it. What a client sends again and again by UDP from one port is one connection for as
-//! long as it sends: it would never meet a port that was published later, and would be sent to a
-//! container that is gone.
+//! Forgets connections that started under other rules. NAT decides on the first packet of a
+//! connection, and the kernel remembers the result. Datagrams that a client keeps sending from one
+//! UDP port are one connection: they would never reach a port that is published later, and would
+//! still be sent to a container that is gone.
 //!
-//! The kernel looks through its whole table to find them, so that is done beside the calls that change
-//! ports, once for all that have changed meanwhile.
+//! The kernel searches its whole table for them. So a separate thread does this, once for all ports
+//! that have changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -19,18 +19,18 @@ use super::part::Part;
 /// The protocol's number.
 pub(super) const UDP: u8 = 17;
 
-/// How long changes are gathered.
+/// How long changes are collected.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often the kernel is asked when there are more connections than it lists at once.
+/// How often the kernel is asked if there are more connections than it lists at once.
 const PASSES: u32 = 32;
 
-/// A port of UDP, in a map, that leads elsewhere now.
+/// A UDP port in a map that has a new target.
 type Key = (Part, Vec<Value>);
 
-/// Where it leads: the container's address and port. `None`: nowhere.
+/// The target: the container's address and port. `None`: there is none.
 type Place = Option<(IpAddr, u16)>;
 
-/// Forgets connections of UDP to ports that lead elsewhere now.
+/// Forgets UDP connections to ports whose target has changed.
 #[derive(Debug)]
 pub(super) struct Sweeper(Arc<Shared>);
 
@@ -43,7 +43,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Work {
     changed: BTreeMap<Key, Place>,
-    /// Whether a thread is at it.
+    /// Whether a thread is working on it.
     running: bool,
 }
 
@@ -55,9 +55,9 @@ impl Sweeper {
         }))
     }
 
-    /// Takes note of elements that came (with what they are) or went. Those that are no ports of UDP do
-    /// not matter. What leads where it should is left alone. What fails is logged: such connections end
-    /// by themselves when they are silent for some time.
+    /// Notes elements that were added (with their data) or removed. Elements other than UDP ports
+    /// are ignored, and connections to the right target are kept. Failures are logged: such
+    /// connections end by themselves once they are silent for some time.
     pub(super) fn add<'a>(
         &self,
         changed: impl IntoIterator<Item = (Part, &'a [Value], Option<&'a Datum>)>,
@@ -75,7 +75,8 @@ impl Sweeper {
         }
         work.running = true;
         drop(work);
-        // It is in the network namespace of this thread, and ends when there is nothing more to do.
+        // The thread is in the network namespace of this one, and ends when there is nothing left
+        // to do.
         let shared = Arc::clone(&self.0);
         let thread = thread::Builder::new().name("flows".to_owned());
         if let Err(error) = thread.spawn(move || shared.run()) {
@@ -84,7 +85,7 @@ impl Sweeper {
         }
     }
 
-    /// Whether all is done.
+    /// Whether everything is done.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         !lock(&self.0.work).running
@@ -152,10 +153,10 @@ impl Shared {
     }
 }
 
-/// A port of the host whose meaning changed.
+/// A port of the host whose target changed.
 #[derive(Debug, Clone, Copy)]
 struct Changed {
-    /// `None`: at any address of the host.
+    /// The host's address; `None`: any.
     host: Option<IpAddr>,
     number: u16,
     place: Place,
@@ -173,7 +174,7 @@ impl Changed {
         addressed
             && match self.place {
                 Some(place) => (flow.answers, flow.answers_port) != place,
-                // Nobody has the port: only what leads to a container is wrong.
+                // Nobody publishes the port: only connections to a container are wrong.
                 None => flow.answers != flow.destination,
             }
     }
@@ -190,7 +191,7 @@ fn place(datum: &Datum) -> Place {
     }
 }
 
-/// The host's address, if it is one, and port of a published port of UDP.
+/// Parses the key of a published UDP port: the host's address, if the key has one, and the port.
 fn port(part: Part, key: &[Value]) -> Option<(Option<IpAddr>, u16)> {
     match (part, key) {
         (Part::Ports4, [Value::Ipv4(host), Value::Protocol(UDP), Value::Port(port)]) => {
@@ -204,8 +205,8 @@ fn port(part: Part, key: &[Value]) -> Option<(Option<IpAddr>, u16)> {
     }
 }
 
-/// Whether this machine has the address: a connection that it forwards to a port of the same number
-/// elsewhere has nothing to do with ours.
+/// Whether this machine has the address. Forwarded connections to the same port number of another
+/// machine must be kept.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }

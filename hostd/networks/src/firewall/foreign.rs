@@ -1,12 +1,12 @@
-//! What others' tables do to containers.
+//! What other tables do to containers' packets.
 
 use keelson_nftables::{BaseChain, Policy, Table};
 
-/// The kernel's number of the hook that containers' packets pass.
+/// The kernel's number of the hook that containers' packets pass (forward).
 const FORWARD: u32 = 2;
 
-/// A text for each chain of others that drops what it does not know. Rules that drop are not looked for,
-/// nor is what the older iptables keeps elsewhere.
+/// Returns a text for each other chain whose policy is drop. Rules that drop are not searched for,
+/// and neither are the tables of the older iptables.
 pub(super) fn warnings(chains: &[BaseChain], own: Table) -> Vec<String> {
     let dropping = chains.iter().filter(|chain| {
         let is_own = chain.table == own.name && chain.family == own.family;
@@ -34,7 +34,7 @@ mod tests {
     use crate::firewall::table::TABLE;
 
     #[test]
-    fn chains_that_drop_by_policy_are_named() {
+    fn chains_that_drop_by_policy_are_reported() {
         let chain = |family, table: &str, hook, policy| BaseChain {
             family,
             table: table.to_owned(),

@@ -1,15 +1,16 @@
-//! The packet filter: which containers reach each other, the world, and the world them.
+//! The packet filter: decides which containers may reach each other and the outside, and who may
+//! reach them.
 //!
-//! All of it is one table, `inet keelson`. Its chains and rules are made once; networks and published
+//! It is one table, `inet keelson`. Its chains and rules are created once; networks and published
 //! ports are elements of its sets and maps (docs/decisions/0034-one-table-of-maps.md).
 //!
 //! - `part`: the sets and maps, and [`Elements`] of them.
 //! - `table`: the chains and rules.
-//! - `plan`: what elements a network and an endpoint have.
+//! - `plan`: the elements of a network and of an endpoint.
 //! - `filter`: [`Firewall`], which changes the kernel's table.
-//! - `flows`: connections that were begun by other rules.
+//! - `flows`: forgets connections that started under other rules.
 //! - `watch`: restores the table when somebody else changes it.
-//! - `foreign`: what others' tables do to containers.
+//! - `foreign`: what other tables do to containers' packets.
 
 mod filter;
 mod flows;

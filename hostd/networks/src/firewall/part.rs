@@ -12,13 +12,13 @@ use Kind::{Ipv4, Ipv6, Name, Port, Protocol};
 pub(super) enum Part {
     /// The bridges of networks.
     Bridges,
-    /// A bridge, twice: what goes back to where it came from.
+    /// A bridge, twice: matches packets that go back to the bridge from which they came.
     Same,
-    /// A bridge, twice: what becomes of packets between its containers that pass the host.
+    /// A bridge, twice: the verdict on packets between its containers that pass through the host.
     Within,
-    /// A bridge: what becomes of packets that leave its network.
+    /// A bridge: the verdict on packets that leave its network.
     From,
-    /// A bridge: what becomes of packets of IPv4 that come into its network.
+    /// A bridge: the verdict on IPv4 packets that enter its network.
     To4,
     /// The same for IPv6.
     To6,
@@ -26,25 +26,25 @@ pub(super) enum Part {
     Isolated4,
     /// The same for IPv6.
     Isolated6,
-    /// A link of the host and a bridge: its neighbours reach published ports directly.
+    /// A link of the host and a bridge: neighbours on the link reach published ports directly.
     Trusted,
-    /// Bridges: what leaves them gets the address of the link that it goes out by.
+    /// Bridges: packets that leave them get the address of the outgoing link.
     Masquerade4,
     /// The same for IPv6.
     Masquerade6,
-    /// A bridge: what leaves it gets this address.
+    /// A bridge: packets that leave it get this source address.
     Source4,
     /// The same for IPv6.
     Source6,
-    /// Address of a container that publishes ports, twice: it sends to itself.
+    /// Address of a container that publishes ports, twice: matches packets to itself.
     Self4,
     /// The same for IPv6.
     Self6,
-    /// Address of the host, protocol and port: where in which container it leads.
+    /// Address of the host, protocol and port: the target's address and port.
     Ports4,
     /// The same for IPv6.
     Ports6,
-    /// Protocol and port, at any address of the host: where in which container it leads.
+    /// Protocol and port, at any address of the host: the target's address and port.
     Any4,
     /// The same for IPv6.
     Any6,
@@ -52,9 +52,9 @@ pub(super) enum Part {
     Open4,
     /// The same for IPv6.
     Open6,
-    /// Protocol and port that are published at `::1` or link-local addresses, which can't be served.
+    /// Protocol and port published at `::1` or a link-local address, which can't be served.
     Refused6,
-    /// Two links of the host between which packets are forwarded that are not containers'.
+    /// Two links of the host between which other packets than those of containers are forwarded.
     Transit,
 }
 
@@ -124,18 +124,18 @@ impl Part {
     }
 }
 
-/// Elements of the table's sets and maps: what networks and endpoints add to the packet filter. There
-/// is one for each key.
+/// Elements of the table's sets and maps, which networks and endpoints add to the packet filter.
+/// There is one for each key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Elements(BTreeMap<(Part, Vec<Value>), Option<Datum>>);
 
 impl Elements {
-    /// Adds those of another network or endpoint.
+    /// Adds the elements of another network or endpoint.
     pub(crate) fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -157,13 +157,13 @@ impl Elements {
         self.0.remove(&(part, key.to_vec()));
     }
 
-    /// All of them, those of one set together.
+    /// All elements, grouped by set.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Part, &[Value], &Option<Datum>)> {
         let all: btree_map::Iter<'_, _, _> = self.0.iter();
         all.map(|((part, key), datum)| (*part, key.as_slice(), datum))
     }
 
-    /// Those of one set, as the kernel takes them.
+    /// The elements of one set, in the kernel's form.
     pub(super) fn of(&self, part: Part) -> Vec<Element> {
         let first = (part, Vec::new());
         let from = self.0.range(first..);

@@ -1,4 +1,4 @@
-//! What elements a network and an endpoint have.
+//! The elements of a network and of an endpoint.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,8 +9,9 @@ use super::part::{Elements, Part};
 use super::table::{SEPARATE, TO_NAT, TO_OPEN, TO_ROUTED};
 use crate::types::{Binding, Bridge, Endpoint, GatewayMode, Network};
 
-/// What a network adds to the packet filter; nothing, unless it is a bridge. From then on nobody but
-/// the host reaches what is in it: so it must be there before the first container's link is up.
+/// The elements that a network adds to the packet filter; none, unless it is a bridge. With them
+/// only the host can reach its containers. So they must be added before the first container's link
+/// is up.
 #[must_use]
 pub(crate) fn elements_of_network(network: &Network) -> Elements {
     let mut elements = Elements::default();
@@ -57,7 +58,7 @@ pub(crate) fn elements_of_network(network: &Network) -> Elements {
     elements
 }
 
-/// The source address of what leaves a network.
+/// Elements that set the source address of packets that leave a network.
 fn leaving(elements: &mut Elements, bridge: &Bridge, ipv6: bool) {
     let link = [Value::Name(bridge.link.clone())];
     let source = match ipv6 {
@@ -76,9 +77,9 @@ fn leaving(elements: &mut Elements, bridge: &Bridge, ipv6: bool) {
     }
 }
 
-/// What an endpoint adds to the packet filter: the published ports of its container, nothing without
-/// any. `bindings` are all of the container's: those of a family are published by the endpoint that
-/// has the default route of the family, and routed networks open the ports of all.
+/// The elements that an endpoint adds to the packet filter: the published ports of its container,
+/// if any. `bindings` are all of the container's ports. The endpoint with the default route of a
+/// family publishes the ports of that family; routed networks open the ports of all families.
 #[must_use]
 pub(crate) fn elements_of_endpoint(
     network: &Network,
@@ -119,7 +120,7 @@ pub(crate) fn elements_of_endpoint(
     elements
 }
 
-/// Leads a port of the host to one of a container.
+/// Maps a port of the host to one of a container.
 fn publish(elements: &mut Elements, container: IpAddr, binding: &Binding) {
     let ipv6 = container.is_ipv6();
     let twice = [address(container), address(container)];

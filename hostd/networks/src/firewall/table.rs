@@ -1,5 +1,5 @@
-//! The chains and rules. They are the same on every machine and never change, but for what becomes of
-//! packets that are not containers'.
+//! The chains and rules. They are the same on every machine and never change, except the rules for
+//! packets that do not belong to containers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,12 +16,12 @@ pub(super) const TABLE: Table = Table {
     name: "keelson",
 };
 
-/// Chains that maps lead to.
+/// Chains to which maps jump.
 pub(super) const SEPARATE: &str = "separate";
 pub(super) const TO_NAT: &str = "to_nat";
 pub(super) const TO_OPEN: &str = "to_open";
 pub(super) const TO_ROUTED: &str = "to_routed";
-/// All of them, to read maps by.
+/// All of them, for parsing the verdicts of maps.
 pub(super) const TARGETS: &[&str] = &[SEPARATE, TO_NAT, TO_OPEN, TO_ROUTED];
 
 const UNTRACKED: &str = "untracked";
@@ -34,7 +34,7 @@ const PUBLISHED: &str = "published";
 const DIRECT: &str = "direct";
 const REFUSE: &str = "refuse";
 
-/// The usual places of nft(8): `raw`, `dstnat`, `filter`, `srcnat`.
+/// The usual priorities of nft(8): `raw`, `dstnat`, `filter`, `srcnat`.
 const RAW: i32 = -300;
 const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
@@ -60,8 +60,8 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
 
-/// The transaction that makes the table anew with all its elements, whatever was there. Packets meet
-/// either the old table or the whole new one.
+/// The transaction that replaces the table, with all its elements. Packets meet either the old
+/// table or the complete new one.
 pub(super) fn whole(elements: &Elements, transit: &Transit) -> Batch {
     let mut batch = Batch::new();
     batch.add_table(TABLE);
@@ -86,7 +86,7 @@ const fn name(part: Part) -> &'static str {
     part.set().name
 }
 
-/// All rules, those of one chain in their order.
+/// All rules. Those of one chain are in order.
 pub(super) fn rules(transit: &Transit) -> Vec<Rule> {
     let mut rules = Vec::new();
     rules.extend(untracked());
@@ -98,8 +98,8 @@ pub(super) fn rules(transit: &Transit) -> Vec<Rule> {
     rules
 }
 
-/// Ports that are published at 127.0.0.1 need `route_localnet` on bridges. Without this, neighbours on
-/// the wire, and containers, would reach what listens at 127.0.0.1 only (CVE-2020-8558).
+/// Ports published at 127.0.0.1 need `route_localnet` on bridges. Without this rule, neighbours on
+/// the wire and containers could reach services that listen only at 127.0.0.1 (CVE-2020-8558).
 fn untracked() -> Vec<Rule> {
     let loopback = Value::Ipv4(Ipv4Addr::new(127, 0, 0, 0));
     let foreign = || Rule::new(UNTRACKED).family(Family::Ipv4).not_input("lo");
@@ -113,8 +113,8 @@ fn untracked() -> Vec<Rule> {
     ]
 }
 
-/// `::1` and link-local addresses can't be translated: IPv6 has no `route_localnet`. The socket that
-/// reserves a port of UDP would swallow what is sent there.
+/// `::1` and link-local addresses can't be translated: IPv6 has no `route_localnet`. The socket
+/// that reserves a UDP port would silently take the packets.
 fn input() -> Vec<Rule> {
     const SERVICE: &[Field] = &[Field::Protocol, Field::DestinationPort];
     let refused = |network, bits| {
@@ -185,7 +185,8 @@ fn forward(transit: &Transit) -> Vec<Rule> {
     rules
 }
 
-/// Each ends with a drop of its own: the policy of the base chain is somebody else's to change.
+/// Each chain ends with its own drop, because somebody else may change the policy of the base
+/// chain.
 fn to_networks() -> Vec<Rule> {
     let redirected = |chain| Rule::new(chain).redirected().verdict(&Verdict::Accept);
     let open = |family, field, part| {
@@ -207,7 +208,7 @@ fn to_networks() -> Vec<Rule> {
             .verdict(&Verdict::Goto(DIRECT)),
         drop(TO_NAT),
         redirected(TO_OPEN),
-        // Networks are apart from each other, however open they are to the world.
+        // Networks are separated from each other, however open they are to the outside.
         Rule::new(TO_OPEN)
             .member(&[Field::InputName], name(Part::Bridges))
             .verdict(&Verdict::Drop),
@@ -226,8 +227,8 @@ fn to_networks() -> Vec<Rule> {
     ]
 }
 
-/// Published ports, for packets to any address of this machine, from outside, from containers and from
-/// this machine.
+/// Published ports, for packets to any address of this machine: from outside, from containers and
+/// from this machine itself.
 fn destinations() -> Vec<Rule> {
     const SERVICE: &[Field] = &[Field::Protocol, Field::DestinationPort];
     const SERVICE4: &[Field] = &[
@@ -277,16 +278,16 @@ fn sources() -> Vec<Rule> {
         rule.member(&fields, name(part)).masquerade()
     };
     vec![
-        // Otherwise the answer would go from container to container past the host, from an address
-        // that the first one has not asked.
+        // Otherwise the answer would go directly from container to container, from an address to
+        // which the first one has not sent anything.
         rule()
             .comment("to a published port of the same network")
             .redirected()
             .member(LINKS, name(Part::Same))
             .masquerade(),
-        // Where a host has bridges ask the filters of IP (`br_netfilter`), such packets stay within the
-        // bridge and have no input link here. Then the answers come by here too, so only a container that
-        // is its own client must not see its own address.
+        // If a host filters bridged packets (`br_netfilter`), such packets stay within the bridge
+        // and have no input link here. The answers then pass here too, so only a container that is
+        // its own client must not see its own address.
         to_itself(
             Family::Ipv4,
             [Field::SourceIpv4, Field::DestinationIpv4],
@@ -300,7 +301,7 @@ fn sources() -> Vec<Rule> {
         rule()
             .member(LINKS, name(Part::Same))
             .verdict(&Verdict::Return),
-        // From 127.0.0.1, too, which means something else to the container.
+        // The source may be 127.0.0.1, which means something else in the container.
         rule()
             .comment("from this machine to a published port")
             .redirected()

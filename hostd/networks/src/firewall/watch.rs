@@ -9,17 +9,17 @@ use tokio::time::{Instant, sleep};
 
 use super::filter::{Firewall, FirewallError};
 
-/// How long the table is left alone after it was restored, when it is changed again and again: at
-/// first, and at most.
+/// The pause before the table is restored again, if it keeps being changed: the first one, and the
+/// longest.
 const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(2);
-/// After so long without a change it is restored at once again.
+/// After this time without a change, the next one is repaired at once again.
 const QUIET: Duration = Duration::from_secs(10);
 
 impl Firewall {
-    /// Restores the table each time that somebody else deletes or changes it, as `nft flush ruleset` and
-    /// other firewalls do, with the elements that it should have by then. It ends only with an error; a
-    /// second call has nothing to do and returns.
+    /// Restores the table, with its current elements, each time that somebody else deletes or
+    /// changes it, as `nft flush ruleset` and other firewalls do. Returns only with an error; a
+    /// second call has nothing to do and returns at once.
     ///
     /// # Errors
     /// The kernel's reports can't be read.
@@ -40,7 +40,8 @@ impl Firewall {
                 (pause, last) = (SHORT, None);
             }
             if last.is_some() {
-                // Somebody insists. Both would change it as fast as they can.
+                // Another program keeps changing it. Without a pause, both would change it as fast
+                // as they can.
                 sleep(pause).await;
                 pause = (pause * 2).min(LONG);
             }
@@ -51,7 +52,7 @@ impl Firewall {
                 }
                 Err(error) => {
                     tracing::error!(%error, ?change, "can't restore the packet filter");
-                    // Nobody reports it again.
+                    // This change is not reported again.
                     retry(self, &mut pause).await;
                 }
             }
@@ -60,14 +61,14 @@ impl Firewall {
     }
 }
 
-/// `AsyncFd::new` is deprecated because a type whose descriptor changes or is closed early would confuse
-/// the event loop; a monitor's descriptor lives exactly as long as the monitor.
+/// `AsyncFd::new` is deprecated because of types whose descriptor changes or is closed early. A
+/// monitor's descriptor lives exactly as long as the monitor.
 #[expect(deprecated, reason = "what replaces it is unsafe to call")]
 fn register(monitor: Monitor) -> std::io::Result<AsyncFd<Monitor>> {
     AsyncFd::new(monitor)
 }
 
-/// Waits for a change of somebody else's.
+/// Waits for a change by somebody else.
 async fn changed(monitor: &mut AsyncFd<Monitor>) -> Result<Change, FirewallError> {
     loop {
         let mut guard = monitor.readable_mut().await.map_err(FirewallError::Wait)?;

@@ -9,17 +9,17 @@ use super::block::{Block, address, number};
 use super::check::{unusable, usable};
 use crate::types::Subnet;
 
-/// The addresses of one subnet: only those that somebody has are kept.
+/// The addresses of one subnet. Only allocated ones are stored.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
     prefix: IpPrefix,
-    /// Where automatic addresses are taken from.
+    /// The range of automatic addresses.
     range: Block,
-    /// Never given away: the gateway's and auxiliary ones, with what they are for.
+    /// Never allocated: the gateway's and auxiliary ones, with their purpose.
     fixed: BTreeMap<u128, String>,
-    /// Given away, with who has them.
+    /// Allocated addresses, with their holders.
     used: BTreeMap<u128, String>,
-    /// The last one that was chosen automatically.
+    /// The last automatic address.
     last: Option<u128>,
 }
 
@@ -53,9 +53,9 @@ impl Addresses {
         self.prefix
     }
 
-    /// Gives away any address of the range: the next one after the last that was given, so that an
-    /// address that is freed is not another container's at once, while neighbours and clients still
-    /// remember it. Those in `avoided` are given only when no other is free.
+    /// Allocates an address of the range: the next free one after the last. So a freed address does
+    /// not go to another container at once, while neighbours and clients still remember it.
+    /// Addresses in `avoided` are used only when no other is free.
     pub(super) fn take_any(&mut self, holder: &str, avoided: &BTreeSet<u128>) -> Option<IpAddr> {
         let nothing = BTreeSet::new();
         let found = self.find(avoided).or_else(|| match avoided.is_empty() {
@@ -75,8 +75,8 @@ impl Addresses {
             .or_else(|| self.search(first, start.checked_sub(1)?.min(last), avoided))
     }
 
-    /// The first free address between two. It looks at no more addresses than are taken or avoided,
-    /// and one.
+    /// The first free address between two. The search takes at most one step more than there are
+    /// taken and avoided addresses.
     fn search(&self, first: u128, last: u128, avoided: &BTreeSet<u128>) -> Option<u128> {
         let mut number = first;
         while number <= last {
@@ -91,10 +91,8 @@ impl Addresses {
         None
     }
 
-    /// Gives away one address of the subnet.
-    ///
-    /// # Errors
-    /// Whose it is.
+    /// Allocates one address of the subnet.
+    /// # Errors Returns the holder if the address is taken.
     pub(super) fn take(&mut self, address: IpAddr, holder: &str) -> Result<(), String> {
         if let Some(why) = unusable(self.prefix, address) {
             return Err(format!("{address}: {why}"));
@@ -110,7 +108,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Makes an address free again.
+    /// Releases an address.
     pub(super) fn release(&mut self, address: IpAddr) {
         self.used.remove(&number(address));
     }

@@ -1,4 +1,4 @@
-//! Prefixes and ranges of addresses as numbers. Those of IPv4 use the lowest 32 of 128 bits.
+//! Prefixes and ranges of addresses as numbers. IPv4 uses the lowest 32 of 128 bits.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -38,7 +38,7 @@ impl Block {
     }
 }
 
-/// Bits of an address.
+/// Number of bits of an address.
 pub(crate) const fn bits(ipv6: bool) -> u8 {
     match ipv6 {
         true => 128,
@@ -56,7 +56,7 @@ fn hosts(ipv6: bool, length: u8) -> u128 {
     }
 }
 
-/// How many addresses a prefix of this length has, less one.
+/// The number of addresses of a prefix of this length, minus one.
 pub(crate) fn size_less_one(ipv6: bool, length: u8) -> u128 {
     hosts(ipv6, length)
 }
@@ -71,7 +71,7 @@ pub(crate) fn number(address: IpAddr) -> u128 {
 pub(crate) fn address(ipv6: bool, number: u128) -> IpAddr {
     match ipv6 {
         true => Ipv6Addr::from_bits(number).into(),
-        // Numbers of IPv4 have no higher bits.
+        // IPv4 numbers have no higher bits.
         false => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
     }
 }

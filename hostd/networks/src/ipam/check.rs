@@ -1,5 +1,4 @@
-//! Whether the subnets that somebody asks for make sense. All that is wrong is told at once, in
-//! Docker's words.
+//! Checks requested subnets. All problems are reported at once, in Docker's words.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +8,7 @@ use keelson_model::ip::IpPrefix;
 use super::block::{Block, masked, number, overlap};
 use crate::types::{AskedSubnet, Subnet};
 
-/// Networks that no bridge may have: the host itself or the protocol needs them.
+/// Networks that no bridge may use, because the host itself or the protocol needs them.
 const SPECIAL: &[(&str, &str)] = &[
     ("0.0.0.0/8", "these addresses name this host"),
     (
@@ -28,10 +27,8 @@ const SPECIAL: &[(&str, &str)] = &[
     ("ff00::/8", "multicast subnet is not allowed"),
 ];
 
-/// Reads subnets. Those of IPv6 are passed over when the network has none, as with Docker.
-///
-/// # Errors
-/// Everything that is wrong.
+/// Parses subnets. As in Docker, IPv6 subnets are ignored if the network has no IPv6.
+/// # Errors All problems.
 pub(super) fn read(asked: &[AskedSubnet], ipv6: bool) -> Result<Vec<Subnet>, Vec<String>> {
     let mut problems = Vec::new();
     let mut subnets = Vec::new();
@@ -138,7 +135,7 @@ fn read_address(text: &str, whole: IpPrefix) -> Result<Option<IpAddr>, String> {
     }
 }
 
-/// Why no interface can have an address of a subnet.
+/// Why interfaces can't have addresses of a subnet.
 pub(super) fn unusable(subnet: IpPrefix, address: IpAddr) -> Option<&'static str> {
     let block = Block::of(subnet);
     let usable = usable(subnet);
@@ -150,9 +147,9 @@ pub(super) fn unusable(subnet: IpPrefix, address: IpAddr) -> Option<&'static str
     }
 }
 
-/// The addresses of a subnet that interfaces can have. The first one of IPv6 is every router's (RFC
-/// 4291, section 2.6.1); of IPv4 the first names the subnet and the last is for broadcasts, but not in
-/// the smallest subnets (RFC 3021).
+/// The addresses of a subnet that interfaces can have. In IPv6 the first one belongs to all routers
+/// (RFC 4291, section 2.6.1). In IPv4 the first one is the subnet's own and the last one is for
+/// broadcasts, except in the smallest subnets (RFC 3021).
 pub(super) fn usable(subnet: IpPrefix) -> Block {
     let mut block = Block::of(subnet);
     let size = block.last - block.first;

@@ -1,11 +1,11 @@
-//! Address management: which subnets networks have, and which addresses in them are free. Pure: no
-//! I/O, no clock, no chance. Addresses are numbers of 128 bits, and a pool is never made into a list:
-//! an IPv6 subnet has more addresses than any memory.
+//! Address management: allocates subnets to networks, and addresses to containers. Pure: no I/O, no
+//! clock, no random numbers. Addresses are numbers of 128 bits, and a pool is never expanded to a
+//! list: an IPv6 subnet has more addresses than fit into memory.
 //!
 //! - `block`: prefixes and ranges as numbers.
-//! - `pools`: from where subnets are taken that nobody asked for.
-//! - `check`: whether the subnets that somebody asks for make sense.
-//! - `subnets`: the subnets of a new network.
+//! - `pools`: the pools of automatic subnets.
+//! - `check`: checks requested subnets.
+//! - `subnets`: chooses the subnets of a new network.
 //! - `addresses`: the addresses of one subnet; `space`: those of a network.
 
 mod addresses;

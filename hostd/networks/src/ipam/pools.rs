@@ -1,4 +1,4 @@
-//! From where subnets are taken that nobody asked for.
+//! The pools of automatic subnets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,11 +12,11 @@ use super::block::{Block, address, bits, masked, size_less_one};
 pub struct AddressPool {
     /// The whole range.
     pub base: IpPrefix,
-    /// Prefix length of each subnet: not less than that of the base.
+    /// Prefix length of each subnet, at least that of the base.
     pub size: u8,
 }
 
-/// Why a pool makes no sense.
+/// Why a pool is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "address pool {base} with subnets of /{size}: the size must be between {} and {limit}", base.length
@@ -28,7 +28,7 @@ pub struct PoolError {
 }
 
 impl AddressPool {
-    /// A pool. Host bits of the base are dropped.
+    /// Makes a pool. Host bits of the base are ignored.
     ///
     /// # Errors
     /// The subnets would be larger than the range, or too small for two containers.
@@ -43,12 +43,12 @@ impl AddressPool {
         }
     }
 
-    /// The first subnet of the pool that has no address in common with any of those.
+    /// The first subnet of the pool that overlaps with none of `taken`.
     fn free(&self, taken: &[Block]) -> Option<IpPrefix> {
         let whole = Block::of(self.base);
         let more = size_less_one(whole.ipv6, self.size);
         let mut first = whole.first;
-        // Each turn goes past at least one of `taken`, which is never met again.
+        // Each round passes at least one of `taken`, which never matters again.
         loop {
             let candidate = Block {
                 ipv6: whole.ipv6,
@@ -76,7 +76,7 @@ impl AddressPool {
 pub struct Pools(Vec<AddressPool>);
 
 impl Pools {
-    /// Pools that were asked for. A family without any gets Docker's.
+    /// Makes the pools from the configured ones. A family without any gets Docker's.
     pub fn new(asked: &[AddressPool], engine: &str) -> Self {
         let mut all = asked.to_vec();
         for ipv6 in [false, true] {
@@ -124,13 +124,13 @@ fn usual_ipv4() -> impl Iterator<Item = AddressPool> {
     .into_iter()
 }
 
-/// Subnets of /64 from a unique local prefix (RFC 4193) that stays the same for an engine, and differs
-/// from those of others.
+/// Subnets of /64 from a unique local prefix (RFC 4193) that is always the same for an engine, and
+/// differs from those of other engines.
 fn unique_local(engine: &str) -> AddressPool {
     let digest = Sha256::digest(format!("local addresses of {engine}"));
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
-    // 40 bits of global identifier; then follow 16 bits for subnets.
+    // A global identifier of 40 bits; the next 16 bits are for subnets.
     for (byte, random) in bytes.iter_mut().skip(1).take(5).zip(digest) {
         *byte = random;
     }

@@ -9,10 +9,10 @@ use super::addresses::Addresses;
 use super::block::number;
 use crate::types::Subnet;
 
-/// Why a container can't have an address.
+/// Why a container can't get an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is another's. Docker's words are the first ones; who has it comes after them.
+    /// Another container has it. The text begins with Docker's words, and then names the holder.
     #[error("Address already in use: {0}")]
     Taken(String),
     /// It is in no subnet.
@@ -29,8 +29,8 @@ impl Space {
         Self(subnets.iter().map(Addresses::new).collect())
     }
 
-    /// Gives away any address of a family, with the prefix length of its subnet. `None`: there is none
-    /// left. Those in `avoided` are given only when no other is free.
+    /// Allocates an address of a family. Returns it with the prefix length of its subnet, or `None`
+    /// if none is left. Addresses in `avoided` are used only when no other is free.
     pub(crate) fn take_any(
         &mut self,
         ipv6: bool,
@@ -50,7 +50,7 @@ impl Space {
         })
     }
 
-    /// Gives away this address.
+    /// Allocates this address.
     ///
     /// # Errors
     /// [`AddressError`].
@@ -64,7 +64,7 @@ impl Space {
         })
     }
 
-    /// Makes an address free again; that of nobody is no error.
+    /// Releases an address. It is no error if nobody has it.
     pub(crate) fn release(&mut self, address: IpAddr) {
         if let Some(subnet) = self.subnet_of(address) {
             subnet.release(address);

@@ -17,33 +17,33 @@ pub(crate) struct SubnetRequest<'a> {
     pub(crate) ipv4: bool,
     /// Whether it has IPv6.
     pub(crate) ipv6: bool,
-    /// Whether it gets a gateway of IPv4 when none was asked for.
+    /// Whether it gets an IPv4 gateway if none was requested.
     pub(crate) gateway_ipv4: bool,
     /// The same for IPv6.
     pub(crate) gateway_ipv6: bool,
-    /// Whether it can have one subnet of each family only.
+    /// Whether it can have only one subnet of each family.
     pub(crate) one_each: bool,
     /// Subnets of other networks.
     pub(crate) taken: &'a [IpPrefix],
-    /// Networks that the host reaches without a router. They are avoided where the choice is ours.
+    /// Networks that the host reaches without a router. Automatic subnets avoid them.
     pub(crate) on_link: &'a [IpPrefix],
-    /// From where subnets are taken that were not asked for.
+    /// The pools of automatic subnets.
     pub(crate) pools: &'a Pools,
 }
 
 /// The subnets of a new network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Allocated {
-    /// Those of IPv4 first.
+    /// IPv4 subnets come first.
     pub(crate) subnets: Vec<Subnet>,
-    /// What was asked for and has no effect, one sentence each.
+    /// Requested options that have no effect, one sentence each.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Why a network can't have the subnets that were asked for, in Docker's words.
+/// Why a network can't have the requested subnets, in Docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    /// What was asked for makes no sense. All problems, a line each.
+    /// The request is invalid. All problems, one line each.
     #[error("invalid network config:\n{0}")]
     Invalid(String),
     /// The address management driver `null` has no addresses.
@@ -52,7 +52,7 @@ pub enum SubnetError {
     /// There is no such driver.
     #[error("plugin {0:?} not found")]
     NoDriver(String),
-    /// More subnets than the network's driver can have.
+    /// More subnets than the network's driver supports.
     #[error("bridge driver doesn't support multiple subnets")]
     Several,
     /// Another network has it.
@@ -62,7 +62,7 @@ pub enum SubnetError {
     Overlap {
         /// What was asked for.
         subnet: IpPrefix,
-        /// What is there.
+        /// The existing subnet.
         other: IpPrefix,
     },
     /// All default subnets are in use.
@@ -115,7 +115,7 @@ pub(crate) fn allocate_subnets(request: SubnetRequest<'_>) -> Result<Allocated, 
             subnet.gateway = Some(gateway.ok_or(SubnetError::NoGateway(subnet.prefix))?);
         }
     }
-    // Stable: in a family they stay in the order in which they were asked for.
+    // The sort is stable: within a family the order of the request is kept.
     subnets.sort_by_key(|subnet| subnet.prefix.address.is_ipv6());
     Ok(Allocated { subnets, warnings })
 }
@@ -125,7 +125,7 @@ fn of_family(subnets: &[Subnet], ipv6: bool) -> impl Iterator<Item = &Subnet> {
     all.filter(move |subnet| subnet.prefix.address.is_ipv6() == ipv6)
 }
 
-/// What was asked for, without what the network has no use for.
+/// The request, without values that the network can't use.
 fn read(
     request: &SubnetRequest<'_>,
     warnings: &mut Vec<String>,

@@ -109,11 +109,11 @@ fn ipv6_subnets_stay_the_same_for_an_engine() {
 }
 
 #[test]
-fn pools_can_be_asked_for() {
+fn pools_can_be_configured() {
     let pool = |base, size| AddressPool::new(prefix(base), size).unwrap();
     let pools = Pools::new(&[pool("10.1.2.0/23", 24), pool("10.9.0.0/24", 28)], "e");
     assert_eq!(pools.free(false, &[]), Some(prefix("10.1.2.0/24")));
-    // The list is not sorted, and what is in the way is smaller or larger than a subnet.
+    // The list is not sorted, and the used networks are smaller or larger than a subnet.
     let taken = [
         "10.9.0.5/32",
         "10.1.3.128/25",
@@ -146,7 +146,7 @@ fn huge_pools_cost_nothing() {
     assert_eq!(pools.free(true, &[Block::of(prefix("ffff::/16"))]), None);
     let mut huge = space("2001:db8::/32", "", "", &[]);
     assert_eq!(any(&mut huge, true).as_deref(), Some("2001:db8::2"));
-    // The range ends where 64 bits do.
+    // The range ends at the end of 64 bits.
     let mut range = space("fd00::/16", "fd00::ffff:ffff:ffff:fffe/127", "fd00::1", &[]);
     assert_eq!(
         any(&mut range, true).as_deref(),
@@ -160,7 +160,7 @@ fn huge_pools_cost_nothing() {
 }
 
 #[test]
-fn subnets_avoid_what_the_host_reaches_and_other_networks() {
+fn automatic_subnets_avoid_the_hosts_routes_and_other_networks() {
     let taken = [prefix("172.17.0.0/16"), prefix("172.19.0.0/24")];
     let on_link = [prefix("172.18.5.9/24")];
     let got = texts(&allocate(&[], &taken, &on_link).unwrap());
@@ -169,7 +169,7 @@ fn subnets_avoid_what_the_host_reaches_and_other_networks() {
         ("172.20.0.0/16".to_owned(), Some("172.20.0.1".to_owned()))
     );
     assert!(got[1].0.starts_with("fd") && got[1].1.as_deref().unwrap().ends_with("::1"));
-    // What somebody asks for may be on the link.
+    // A requested subnet may be on a link of the host.
     let got = allocate(&[plain("172.18.5.0/24")], &taken, &on_link).unwrap();
     assert_eq!(got.subnets[0].prefix, prefix("172.18.5.0/24"));
     let error = allocate(&[plain("172.17.4.0/24")], &taken, &[]).unwrap_err();
@@ -211,7 +211,7 @@ fn gateways_are_chosen_in_the_range() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let error = |list: &[AskedSubnet]| allocate(list, &[], &[]).unwrap_err().to_string();
     assert_eq!(
         error(&[asked(
@@ -416,7 +416,7 @@ fn small_subnets() {
 }
 
 #[test]
-fn a_range_limits_only_what_is_automatic() {
+fn a_range_limits_only_automatic_addresses() {
     let mut space = space("10.0.0.0/24", "10.0.0.64/30", "10.0.0.1", &[]);
     space.take(ip("10.0.0.200"), "s").unwrap();
     space.take(ip("10.0.0.65"), "s").unwrap();
@@ -425,7 +425,7 @@ fn a_range_limits_only_what_is_automatic() {
 }
 
 #[test]
-fn configured_addresses_are_the_last_ones_given() {
+fn configured_addresses_are_given_to_others_last() {
     let mut space = space("10.0.0.0/29", "", "", &[]);
     let configured = [ip("10.0.0.2"), ip("10.0.0.4"), ip("fd00::3")];
     let mut next = || {
@@ -453,7 +453,7 @@ fn a_network_with_several_subnets_uses_all() {
     assert_eq!(space.take_any(true, "c", &[]), None);
 }
 
-/// What a model of a small subnet does, which is nothing but a list of all addresses.
+/// A model of a small subnet: a simple list of all addresses.
 struct Naive {
     range: Vec<IpAddr>,
     all: BTreeSet<IpAddr>,
@@ -491,7 +491,7 @@ enum Step {
     Any(Vec<u8>),
     Take(u8),
     Release(u8),
-    /// The engine is killed: what is known is built again from what lives.
+    /// The engine is killed: its state is built again from the running containers.
     Crash,
 }
 
@@ -566,7 +566,7 @@ proptest! {
         }
     }
 
-    /// Networks come and go beside a host's own routes: no two have an address in common.
+    /// Networks come and go beside a host's own routes. No two of them overlap.
     #[test]
     fn subnets_never_overlap(
         routes in prop::collection::vec((any_of::<u32>(), 9_u8..=30), 0..6),

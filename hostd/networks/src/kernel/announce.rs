@@ -1,6 +1,7 @@
-//! Tells the neighbours of an interface which hardware address its addresses have now: by
-//! unsolicited ARP replies (RFC 5227, 3) and neighbour advertisements (RFC 4861, 7.2.6). Otherwise
-//! those who knew the last owner of an address keep sending to that one for up to a minute.
+//! Announces the hardware address of an interface's addresses to its neighbours, by ARP
+//! announcements (RFC 5227, 3) and unsolicited neighbour advertisements (RFC 4861, 7.2.6).
+//! Otherwise neighbours that knew the previous owner of an address keep sending to it for up to a
+//! minute.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,18 +13,18 @@ use keelson_sys::packet::{BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, PacketSender
 
 use super::plan::endpoint::{Attachment, EndpointPlan};
 
-/// How often it is said: a packet may be lost.
+/// How often an announcement is sent, because a packet may be lost.
 pub(super) const TIMES: u32 = 3;
-/// The time between.
+/// The time between two announcements.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is announced for one interface. It holds a socket in the container's namespace, and with it
-/// that namespace; closing it takes milliseconds.
+/// The announcement of one interface. It holds a socket in the container's namespace, and so that
+/// namespace; closing it takes milliseconds.
 #[derive(Debug)]
 pub(super) struct Announcement {
     /// The endpoint's identifier.
     pub(super) endpoint: String,
-    /// The link on the host that has to forward, where there is one.
+    /// The link on the host that must be forwarding first, if there is one.
     pub(super) port: Option<String>,
     socket: PacketSender,
     mac: Mac,
@@ -31,8 +32,9 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    /// For an interface; to be called in the container's namespace. `None` when it has no addresses
-    /// or no hardware address of its own. `ipv6`: whether the container has IPv6.
+    /// Prepares the announcement of an interface. Call this in the container's namespace. `None` if
+    /// it has no addresses or no hardware address of its own. `ipv6`: whether the container has
+    /// IPv6.
     pub(super) fn open(plan: &EndpointPlan, link: &Link, ipv6: bool) -> io::Result<Option<Self>> {
         let Some(mac) = link.mac else {
             return Ok(None);
@@ -53,7 +55,7 @@ impl Announcement {
         }))
     }
 
-    /// Says it once.
+    /// Sends the announcement once.
     pub(super) fn send(&self) -> io::Result<()> {
         for address in &self.addresses {
             match address {
@@ -71,12 +73,12 @@ impl Announcement {
     }
 }
 
-/// All nodes of a link, and the hardware address that belongs to it (RFC 2464, 7).
+/// The address of all nodes on a link, and its hardware address (RFC 2464, 7).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
 
-/// An ARP request for the own address (RFC 5227, 2.3): hosts update what they know by it, and old
-/// ones take requests only.
+/// An ARP request for the interface's own address (RFC 5227, 2.3). Hosts update their tables by it;
+/// old ones do so for requests only.
 fn arp(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     let mut packet = Vec::with_capacity(28);
     // Ethernet, IPv4, lengths of their addresses, request.
@@ -105,7 +107,7 @@ fn advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap_or_default();
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(length.to_be_bytes());
-    // Routers would have changed the hop limit: 255 proves a neighbour.
+    // A router would have decremented the hop limit, so 255 proves that the sender is a neighbour.
     packet.extend([ICMPV6, 255]);
     packet.extend(address.octets());
     packet.extend(ALL_NODES.octets());

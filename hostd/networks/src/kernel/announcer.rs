@@ -1,4 +1,4 @@
-//! Announces interfaces, beside what else happens.
+//! Announces interfaces in the background.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use tracing::debug;
 
 use super::announce::{Announcement, INTERVAL, TIMES};
 
-/// Interfaces that are announced at the same time. Each takes one descriptor for two seconds.
+/// Most interfaces that are announced at the same time. Each needs one descriptor for two seconds.
 const AT_ONCE: usize = 512;
 
-/// Pauses between looks at a port that does not forward yet: 1, 2, 4 … ms, two seconds in all. One
-/// that stays down is not announced.
+/// Pauses between checks of a port that does not forward yet: 1, 2, 4 … ms, two seconds in all. A
+/// port that stays down is not announced.
 const LOOKS: u32 = 11;
 
-/// The announcements under way.
+/// The running announcements.
 #[derive(Debug, Clone)]
 pub(super) struct Announcer {
     tasks: Arc<Mutex<HashMap<String, AbortHandle>>>,
@@ -33,7 +33,7 @@ impl Announcer {
         }
     }
 
-    /// Begins to announce an interface. `worker` is in the host's namespace.
+    /// Starts to announce an interface. `worker` is in the host's namespace.
     pub(super) fn begin(&self, announcement: Announcement, worker: &Arc<Worker>) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             debug!(
@@ -48,7 +48,8 @@ impl Announcer {
         let tasks = Arc::clone(&self.tasks);
         let held = Closing(Some(announcement));
         let id = endpoint.clone();
-        // The map is locked until the task is in it, so that its end finds itself there.
+        // The map stays locked until the task is in it, so that the task finds its entry when it
+        // ends.
         let mut running = lock(&self.tasks);
         let task = tokio::spawn(async move {
             if let Some(announcement) = held.0.as_ref() {
@@ -62,7 +63,7 @@ impl Announcer {
         }
     }
 
-    /// Ends the announcement of an interface that is going to be removed.
+    /// Ends the announcement of an interface that will be removed.
     pub(super) fn end(&self, endpoint: &str) {
         if let Some(task) = lock(&self.tasks).remove(endpoint) {
             task.abort();
@@ -92,7 +93,7 @@ async fn announce(announcement: &Announcement, worker: &Worker) {
     }
 }
 
-/// Waits until a port forwards; `false` when it does not in time, or is gone.
+/// Waits until a port forwards; returns `false` if it does not in time, or is gone.
 async fn forwards(port: Option<&str>, worker: &Worker) -> bool {
     let Some(port) = port else {
         return true;
@@ -115,7 +116,7 @@ async fn forwards(port: Option<&str>, worker: &Worker) -> bool {
     false
 }
 
-/// Closes an announcement's socket where nobody waits, however its task ends.
+/// Closes an announcement's socket on a thread that may block, however its task ends.
 struct Closing(Option<Announcement>);
 
 impl Drop for Closing {

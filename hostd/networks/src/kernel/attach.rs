@@ -1,8 +1,8 @@
-//! The interfaces of containers: made, configured and removed.
+//! Creates, configures and removes the interfaces of containers.
 //!
-//! A start waits for all of this, so everything is sent in as few batches as its order allows, and
-//! the container's namespace is entered once. Nothing here waits for an RCU grace period: links get
-//! their names, addresses and namespaces when they are made, and nothing is removed.
+//! A start waits for all of this. So everything is sent in as few batches as the order allows, and
+//! the container's namespace is entered once. Nothing here waits for an RCU grace period: links are
+//! created with their names, addresses and namespaces, and nothing is removed.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -23,18 +23,18 @@ use super::settings::Setting;
 /// Index of the loopback link, in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// A container that was attached.
+/// The result of attaching a container.
 #[derive(Debug)]
 pub(crate) struct Attached<T> {
-    /// What the function returned that ran inside.
+    /// The result of the function that ran inside.
     pub(crate) inside: T,
-    /// Whether the container has IPv6 at all: its own kernel parameters may switch it off. Without,
-    /// its interfaces have no IPv6 addresses, whatever their networks have.
+    /// Whether the container has IPv6: its own kernel parameters may switch it off. Then its
+    /// interfaces have no IPv6 addresses, whatever their networks have.
     pub(crate) ipv6: bool,
 }
 
-/// Makes and configures the interfaces of a container, and runs `inside` in its namespace
-/// afterwards. What fails leaves no interface.
+/// Creates and configures the interfaces of a container, and then runs `inside` in its namespace. A
+/// failure leaves no interface.
 pub(super) fn attach<T>(
     site: &mut Site,
     namespace: &ContainerNamespace,
@@ -69,7 +69,8 @@ pub(super) fn attach<T>(
     result
 }
 
-/// Makes the interfaces. The identifiers of endpoints that were begun are added to `made`.
+/// Creates the interfaces. The identifiers of endpoints whose creation has begun are added to
+/// `made`.
 fn make(
     batches: &mut Batches,
     namespace: BorrowedFd<'_>,
@@ -86,7 +87,7 @@ fn make(
     for (plan, link) in plans.iter().zip(found) {
         let on = match link {
             Some(link) => link,
-            // Something removed it; the network is still there.
+            // Something has removed the link; the network still exists.
             None => ensure(batches, &plan.on)?.ok_or_else(|| KernelError::Vanished {
                 interface: plan.interface.clone(),
             })?,
@@ -116,16 +117,16 @@ fn make(
     Ok(batches.run(&up, None)?)
 }
 
-/// Whether the namespace of the calling thread has IPv6: the kernel may lack it, and containers may
-/// be started with a parameter that switches it off. The loopback link tells, since that one is
-/// not configured by networks.
+/// Whether the namespace of the calling thread has IPv6: the kernel may lack it, and a container's
+/// parameters may switch it off. The loopback link shows this, because networks do not configure
+/// it.
 fn has_ipv6() -> bool {
     let loopback = Setting::of_link(true, "lo", "disable_ipv6", 0);
     loopback.current().as_deref() == Some("0")
 }
 
-/// Configures the interfaces; to be called in the container's namespace. `host`: the connection in
-/// the host's.
+/// Configures the interfaces. Call this in the container's namespace. `host`: the connection in the
+/// host's namespace.
 fn configure(
     host: &mut Batches,
     plans: &[EndpointPlan],
@@ -165,7 +166,7 @@ fn configure(
     Ok(announcements.collect())
 }
 
-/// Gives interfaces their names that were made under others.
+/// Renames interfaces that were created under other names.
 fn name(
     batches: &mut Batches,
     plans: &[EndpointPlan],
@@ -192,10 +193,10 @@ fn name(
     }
 }
 
-/// Lets the kernel take notice of the carriers now, by asking for the links (Linux 6.7 and newer):
-/// usually a worker of the kernel does it some time later. Until then an interface drops what it is
-/// given to send, and a bridge forwards nothing. The order is that in which one carrier follows from
-/// another: both ends of the pair, then the bridge, which has none while it has no port.
+/// Makes the kernel notice the carriers now, by querying the links (Linux 6.7 and newer). Otherwise
+/// a kernel worker does it some time later; until then an interface drops what it should send, and
+/// a bridge forwards nothing. The order follows the dependencies: both ends of the pair, then the
+/// bridge, which has no carrier while it has no port.
 fn settle(host: &mut Batches, inside: &mut Batches, links: &[(&EndpointPlan, Link)]) {
     let ports = links.iter().filter_map(|(plan, _)| plan.host_link());
     let bridges = links
@@ -216,9 +217,9 @@ fn settle(host: &mut Batches, inside: &mut Batches, links: &[(&EndpointPlan, Lin
     }
 }
 
-/// Switches an endpoint's link on the host off, whether the container's namespace is still there or
-/// not: from then on nothing passes. The result is the link's index, for its removal, which takes
-/// some twenty milliseconds; `None` when there is no such link.
+/// Switches off an endpoint's link on the host, whether the container's namespace still exists or
+/// not. From then on nothing passes. Returns the link's index for its removal, which takes about
+/// twenty milliseconds; `None` if there is no such link.
 pub(super) fn cut(batches: &mut Batches, plan: &EndpointPlan) -> Result<Option<u32>, KernelError> {
     let Attachment::Port {
         host_link, alias, ..
@@ -229,7 +230,7 @@ pub(super) fn cut(batches: &mut Batches, plan: &EndpointPlan) -> Result<Option<u
     let Some(link) = batches.find_link(host_link)? else {
         return Ok(None);
     };
-    // Without an alias it is one that a crash left before it got one.
+    // A link without an alias was left by a crash before it got one.
     let ours = link.alias.as_ref().is_none_or(|found| found == alias);
     if !ours || link.kind.as_deref() != Some("veth") {
         debug!(link = host_link, "the link is not this endpoint's any more");
@@ -247,13 +248,13 @@ pub(super) fn cut(batches: &mut Batches, plan: &EndpointPlan) -> Result<Option<u
     }
 }
 
-/// Removes a link that was cut.
+/// Removes a link that was switched off.
 pub(super) fn remove_cut(batches: &mut Batches, index: u32) -> Result<(), KernelError> {
     Ok(batches.run(&[remove(index)], None)?)
 }
 
-/// Removes an interface that has no link on the host from its container's namespace. The container
-/// may have renamed it: then its hardware address tells.
+/// Removes an interface without a link on the host from its container's namespace. If the container
+/// has renamed it, its hardware address identifies it.
 pub(super) fn detach_inside(
     site: &mut Site,
     namespace: &ContainerNamespace,
@@ -282,8 +283,8 @@ pub(super) fn detach_inside(
     Ok(removed?)
 }
 
-/// Makes the links of living containers ports of a bridge that was made anew. Containers that ended
-/// meanwhile are left out.
+/// Makes the links of running containers ports of a bridge that was created again. Containers that
+/// ended meanwhile are skipped.
 pub(super) fn reattach(
     batches: &mut Batches,
     bridge: u32,
@@ -302,7 +303,7 @@ pub(super) fn reattach(
     Ok(())
 }
 
-/// Opens what is needed to announce interfaces that were made earlier.
+/// Prepares the announcement of interfaces that were created earlier.
 pub(super) fn announcements(
     site: &mut Site,
     namespace: &ContainerNamespace,
@@ -325,7 +326,7 @@ pub(super) fn announcements(
     opened
 }
 
-/// Makes the default routes of a container those of its endpoints.
+/// Sets the default routes of a container by its endpoints.
 pub(super) fn set_default_routes(
     site: &mut Site,
     namespace: &ContainerNamespace,
@@ -342,7 +343,7 @@ pub(super) fn set_default_routes(
                     .iter()
                     .find(|link| plan.mac.is_some() && link.mac == plan.mac)
             };
-            // The container may have removed it: that is its own affair.
+            // The container may have removed its interface, which is its own business.
             let Some(link) = by_name.or_else(by_mac) else {
                 continue;
             };

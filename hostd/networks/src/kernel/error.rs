@@ -1,4 +1,4 @@
-//! What the kernel refuses, and what to do about it.
+//! Why the kernel refused something, and what to do about it.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ pub enum KernelError {
     /// A request failed; it names its operation and object.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The kernel lacks a kind of links.
+    /// The kernel does not support a kind of links.
     #[error("create link {link}: the kernel has no {kind}: load or build the module {module}")]
     NoKind {
         /// The link.
@@ -21,7 +21,7 @@ pub enum KernelError {
         /// Its module.
         module: &'static str,
     },
-    /// No link can have that name.
+    /// The name is invalid for a link.
     #[error(
         "interface name {name:?} is invalid: it has 1 to 15 characters, without spaces, '/', ':' \
          and '%'"
@@ -30,7 +30,7 @@ pub enum KernelError {
         /// The name.
         name: String,
     },
-    /// The bridge's name is that of another link.
+    /// Another link has the bridge's name.
     #[error(
         "link {link} exists and is not a bridge: give another name in the option \
          com.docker.network.bridge.name"
@@ -51,7 +51,7 @@ pub enum KernelError {
         /// `macvlan` or `ipvlan`.
         driver: &'static str,
     },
-    /// An interface is not where it was made, since something removed it.
+    /// An interface is missing, because something has removed it.
     #[error("interface {interface} vanished while it was set up")]
     Vanished {
         /// The interface.
@@ -67,7 +67,7 @@ pub enum KernelError {
         /// Why it was refused.
         source: io::Error,
     },
-    /// A kernel parameter of an endpoint that is none of its interface.
+    /// A kernel parameter of an endpoint that does not belong to its interface.
     #[error(
         "endpoint sysctl {name:?} is none of an interface: write it as net.ipv4.conf.IFNAME.NAME"
     )]
@@ -78,7 +78,7 @@ pub enum KernelError {
     /// The container's network namespace can't be opened.
     #[error("open network namespace {}: {source}", path.display())]
     Namespace {
-        /// Where it was looked for.
+        /// Its path.
         path: PathBuf,
         /// Why.
         source: io::Error,

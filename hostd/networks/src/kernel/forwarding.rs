@@ -7,14 +7,14 @@ use super::KernelError;
 use super::marks::Owner;
 use super::settings::Setting;
 
-/// Whether forwarding of a family is off, in the namespace of the calling thread. A kernel without the
-/// family has nothing that could be switched on.
+/// Whether forwarding of a family is off, in the namespace of the calling thread. `false` if the
+/// kernel lacks the family.
 pub(super) fn is_off(ipv6: bool) -> bool {
     setting(ipv6).current().as_deref() == Some("0")
 }
 
-/// Switches forwarding of a family on, in the namespace of the calling thread. The host becomes a router
-/// by it, so what is not meant to be forwarded has to be dropped before.
+/// Switches on forwarding of a family, in the namespace of the calling thread. This makes the host
+/// a router, so the packet filter must already drop packets that should not be forwarded.
 pub(super) fn enable(batches: &mut Batches, owner: &Owner, ipv6: bool) -> Result<(), KernelError> {
     if !is_off(ipv6) {
         return Ok(());
@@ -25,8 +25,8 @@ pub(super) fn enable(batches: &mut Batches, owner: &Owner, ipv6: bool) -> Result
     setting(ipv6).apply()
 }
 
-/// A router ignores the advertisements of others, unless a link's `accept_ra` is 2: the host would
-/// lose its default route some time later, when that is not renewed. What is 0 stays 0.
+/// A router ignores router advertisements, unless a link's `accept_ra` is 2. Without this the host
+/// would later lose its default route, because it is not renewed. A value of 0 is kept.
 fn keep_advertisements(batches: &mut Batches, owner: &Owner) -> Result<(), KernelError> {
     for link in batches.links()? {
         let alias = link.alias.as_deref();

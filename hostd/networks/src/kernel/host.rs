@@ -1,4 +1,4 @@
-//! The links of networks on the host: made, found again, and removed.
+//! Creates, finds and removes the links of networks on the host.
 
 use keelson_netlink::{
     Batches, Link, LinkChange, LinkId, NetlinkError, Request, VirtualKind, VirtualLink,
@@ -9,11 +9,11 @@ use super::KernelError;
 use super::marks::Owner;
 use super::plan::network::{BridgePlan, HostLink, Make, PROTOCOL, ParentPlan, remove};
 
-/// What links have when nothing says otherwise: that of Ethernet.
+/// The default MTU: that of Ethernet.
 const USUAL_MTU: u32 = 1500;
 
-/// Makes a network's link as it is described; what fails leaves nothing that was not there before.
-/// The result is the link, or nothing when the network has none.
+/// Creates a network's link. A failure leaves nothing behind. Returns the link, or `None` if the
+/// network has none.
 pub(super) fn ensure(batches: &mut Batches, plan: &HostLink) -> Result<Option<Link>, KernelError> {
     match plan {
         HostLink::Bridge(plan) => ensure_bridge(batches, plan).map(Some),
@@ -80,7 +80,7 @@ fn configure_bridge(
     requests.extend(plan.set_addresses(bridge.index, &batches.addresses()?));
     requests.push(Request::ChangeLink(id.clone(), LinkChange::up()));
     batches.run(&requests, None)?;
-    // An operator's bridge keeps its MTU, unless one is asked for.
+    // An operator's bridge keeps its MTU, unless one is requested.
     let mtu = match plan.mtu {
         None if ours => Some(default_mtu(batches)?),
         asked => asked,
@@ -90,8 +90,7 @@ fn configure_bridge(
             mtu: Some(mtu),
             ..LinkChange::default()
         };
-        // Values that no bridge can have are refused by the kernel only; the interfaces may still
-        // have them.
+        // If the kernel refuses the value for a bridge, the interfaces may still have it.
         if let Err(error) = batches.run(&[Request::ChangeLink(id, change)], None) {
             warn!(bridge = plan.link, mtu, %error, "the bridge keeps its MTU");
         }
@@ -99,8 +98,8 @@ fn configure_bridge(
     find(batches)
 }
 
-/// The MTU of the link that the host's default route leads by, the smallest if there are several:
-/// what does not pass there has to be split. Routes of all tables count, since a VRF has its own.
+/// The MTU of the link of the host's default route, or the smallest if there are several: larger
+/// packets would be fragmented there. Routes of all tables count, since a VRF has its own.
 fn default_mtu(batches: &mut Batches) -> Result<u32, KernelError> {
     let routes = batches.routes()?;
     let defaults = routes.iter().filter(|route| route.destination.length == 0);
@@ -147,7 +146,7 @@ fn ensure_parent(batches: &mut Batches, plan: &ParentPlan) -> Result<Link, Kerne
         return Err(no_kind(error, &kind, &plan.link));
     }
     for error in results.filter_map(Result::err) {
-        // A VLAN of a link that is off can't be switched on; it can be later.
+        // A VLAN link can't be switched on while its parent is off. It can be later.
         warn!(link = plan.link, %error, "a parent link is not switched on");
     }
     let made = batches.find_link(&plan.link)?;
@@ -163,7 +162,8 @@ fn check_parent(plan: &ParentPlan, link: Link) -> Result<Link, KernelError> {
     }
 }
 
-/// Removes a network's link, if it is one that we made; of another's, the addresses that we added.
+/// Removes a network's link if we created it. From somebody else's link, removes the addresses that
+/// we added.
 pub(super) fn remove_link(batches: &mut Batches, plan: &HostLink) -> Result<(), KernelError> {
     let Some(name) = plan.name() else {
         return Ok(());
@@ -192,8 +192,7 @@ pub(super) fn remove_link(batches: &mut Batches, plan: &HostLink) -> Result<(), 
     Ok(batches.run(&requests, None)?)
 }
 
-/// Removes links of ours whose network or endpoint is not known any more. The result is their
-/// names.
+/// Removes links of ours whose network or endpoint no longer exists. Returns their names.
 pub(super) fn sweep(
     batches: &mut Batches,
     owner: &Owner,
@@ -215,7 +214,7 @@ pub(super) fn sweep(
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// Says what a kernel lacks that answers that it does not support a kind of links.
+/// Explains which module is missing if the kernel does not support a kind of links.
 pub(super) fn no_kind(error: NetlinkError, kind: &VirtualKind, link: &str) -> KernelError {
     const EOPNOTSUPP: i32 = 95;
     if error.errno() != Some(EOPNOTSUPP) {

@@ -1,7 +1,7 @@
-//! How links are recognised as ours: by their alias, which names the engine and the object. Names
-//! would not do: others, and other engines on the same machine, call theirs `veth…` and `br-…`, too.
+//! Recognises our links by their alias, which names the engine and the object. Link names are not
+//! enough: other programs and engines on the same machine also use `veth…` and `br-…`.
 
-/// Who made what: the engine.
+/// The engine that creates the marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner(String);
 
@@ -9,7 +9,7 @@ pub(super) struct Owner(String);
 const LONGEST: usize = 255;
 
 impl Owner {
-    /// By the engine's identifier.
+    /// Makes the marks of the engine with this identifier.
     pub(super) fn new(engine: &str) -> Self {
         // Identifiers of objects have 64 digits.
         Self(engine.chars().take(LONGEST - 100).collect())
@@ -32,12 +32,12 @@ impl Owner {
         alias
     }
 
-    /// Which network a link is of, when it is one of ours.
+    /// The network of a link, if the link is ours.
     pub(super) fn network_of<'a>(&self, alias: Option<&'a str>) -> Option<&'a str> {
         self.object(alias, "network")
     }
 
-    /// Which endpoint a link is of, when it is one of ours.
+    /// The endpoint of a link, if the link is ours.
     pub(super) fn endpoint_of<'a>(&self, alias: Option<&'a str>) -> Option<&'a str> {
         self.object(alias, "endpoint")
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_knows_its_own_only() {
+    fn an_engine_recognises_only_its_own_links() {
         let (own, other) = (Owner::new("abc"), Owner::new("ab"));
         let (network, endpoint) = (own.network("n1"), own.endpoint("e1"));
         assert_eq!(own.network_of(Some(&network)), Some("n1"));

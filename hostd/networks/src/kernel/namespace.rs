@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use super::KernelError;
 
-/// A container's network namespace, held open. It stays while it is held, also when the container
-/// has ended: hold it for an operation, not for a container's life. Clones share it.
+/// A container's network namespace, held open. It exists while it is held, even after the container
+/// has ended, so hold it for an operation only. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct ContainerNamespace(Arc<OwnedFd>);
 
 impl ContainerNamespace {
-    /// That of a process. The caller makes sure that the number is still that process's.
+    /// Opens the namespace of a process. The caller must make sure that the process id still
+    /// belongs to that process.
     pub(crate) fn of_process(pid: u32) -> Result<Self, KernelError> {
         Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")))
     }
 
-    /// By a path: `/proc/<pid>/ns/net`, or a bind mount of one.
+    /// Opens a namespace by a path: `/proc/<pid>/ns/net`, or a bind mount of one.
     pub(crate) fn open(path: &Path) -> Result<Self, KernelError> {
         match File::open(path) {
             Ok(file) => Ok(OwnedFd::from(file).into()),

@@ -1,5 +1,5 @@
-//! What networks and endpoints need in the kernel, as values: nothing here asks or changes
-//! anything.
+//! What networks and endpoints need in the kernel, as plain values. Pure: nothing here queries or
+//! changes the kernel.
 //!
 //! - [`network`]: the link of a network on the host.
 //! - [`endpoint`]: an endpoint's links, addresses and parameters.

@@ -1,5 +1,5 @@
-//! Kernel parameters below `/proc/sys/net`. They are those of the network namespace of the thread
-//! that opens the file.
+//! Kernel parameters below `/proc/sys/net`. They belong to the network namespace of the thread that
+//! opens the file.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -12,11 +12,11 @@ use super::KernelError;
 /// A parameter and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
-    /// The parts of its name. A part may have dots of its own: the names of links do.
+    /// The parts of its name. A part may contain dots, as names of links do.
     pub(super) name: Vec<String>,
     /// The value.
     pub(super) value: String,
-    /// The kernel may not have it: IPv6 can be left out or switched off.
+    /// Whether the kernel may lack it, because IPv6 can be left out or switched off.
     pub(super) optional: bool,
 }
 
@@ -33,8 +33,9 @@ impl Setting {
         }
     }
 
-    /// A parameter that a user set for an interface, by a name with dots and with `IFNAME` in the
-    /// place of the interface's. Only those of an interface belong to the container alone.
+    /// Parses a parameter that a user set for an interface. The name has dots, and `IFNAME` in
+    /// place of the interface's name. Only parameters of an interface are allowed, because only
+    /// they affect the container alone.
     pub(super) fn of_user(name: &str, value: &str, interface: &str) -> Result<Self, KernelError> {
         let parts: Vec<&str> = name.split('.').collect();
         let placeholder = |part: &&str| part.eq_ignore_ascii_case("IFNAME");
@@ -55,7 +56,7 @@ impl Setting {
         })
     }
 
-    /// Whether it is the parameter of that name of some link.
+    /// Whether it is the parameter of this name of any link.
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.last().is_some_and(|last| last == name)
     }
@@ -69,10 +70,10 @@ impl Setting {
     /// Sets it in the network namespace of the calling thread.
     pub(super) fn apply(&self) -> Result<(), KernelError> {
         let write = || {
-            // A start waits for some of these: no system call that is not needed.
+            // Some starts wait for this, so avoid unnecessary system calls.
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             let file = rustix::fs::open(self.path(), flags, Mode::empty())?;
-            // The kernel takes a value whole or not at all.
+            // The kernel takes a value completely or not at all.
             rustix::io::write(&file, self.value.as_bytes())?;
             Ok::<_, io::Error>(())
         };
@@ -87,7 +88,7 @@ impl Setting {
         }
     }
 
-    /// What it is now, without the line's end; `None` when the kernel does not have it.
+    /// Its current value, without the line end; `None` if the kernel does not have it.
     pub(super) fn current(&self) -> Option<String> {
         let mut text = String::new();
         let file = OpenOptions::new().read(true).open(self.path()).ok()?;

@@ -1,5 +1,5 @@
 //! Tests against the kernel, in network namespaces of their own: one is the host, others are
-//! containers and neighbours. They need root, and do nothing without.
+//! containers and neighbours. They need root, and are skipped without.
 
 mod bench;
 mod bridges;

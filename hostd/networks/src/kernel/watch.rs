@@ -1,4 +1,4 @@
-//! Notices that the link of a network was removed by somebody else.
+//! Notices that somebody else has removed the link of a network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,22 +7,22 @@ use keelson_netlink::{Removals, Removed};
 
 use super::KernelError;
 
-/// The links of networks that were made or found: index by network.
+/// The index of each network's link.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Present(Arc<Mutex<BTreeMap<String, u32>>>);
 
 impl Present {
-    /// A network has a link.
+    /// Records a network's link.
     pub(super) fn insert(&self, network: &str, index: u32) {
         self.with(|present| present.insert(network.to_owned(), index));
     }
 
-    /// A network has none any more, by our doing.
+    /// Forgets the link of a network, because we have removed it.
     pub(super) fn remove(&self, network: &str) {
         self.with(|present| present.remove(network));
     }
 
-    /// Takes out the networks whose link is among those removed.
+    /// Removes and returns the networks whose link was removed.
     fn take(&self, removed: &Removed) -> Vec<String> {
         let gone = |index: &u32| match removed {
             Removed::Links(links) => links.contains(index),
@@ -46,9 +46,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Waits until the links of networks vanished, and returns the networks' identifiers. Call
-    /// `Kernel::restore` for each of them; for one whose link is there after all, that changes
-    /// nothing.
+    /// Waits until links of networks vanish, and returns the networks' identifiers. Call
+    /// `Kernel::restore` for each of them; that changes nothing if the link exists after all.
     pub(crate) async fn vanished(&mut self) -> Result<Vec<String>, KernelError> {
         loop {
             let removed = self.removals.next().await?;

@@ -14,37 +14,37 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-/// How long the resolver may take to answer. It never waits for anybody else.
+/// How long the resolver may take to answer. It never waits for others before it answers.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why a connection is of no use.
+/// Why a connection is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// What the kernel says.
+    /// A system call failed.
     #[error("{operation} the resolver: {source}")]
     Kernel {
         operation: &'static str,
         source: io::Error,
     },
-    /// What is to be said is too much, and was not said.
+    /// The message is too large, and was not sent.
     #[error("what the resolver is to be told is too much: {0}")]
     Request(MessageError),
-    /// It can't be understood.
+    /// A reply can't be parsed.
     #[error("the resolver sends what can't be understood: {0}")]
     Message(#[from] MessageError),
-    /// The same.
+    /// A message with its descriptors can't be received.
     #[error("the resolver sends what can't be understood: {0}")]
     Channel(#[from] ChannelError),
-    /// It has ended.
+    /// The resolver has ended.
     #[error("the resolver has ended")]
     Ended,
-    /// It hangs.
+    /// The resolver hangs.
     #[error("the resolver does not answer within {} s", PATIENCE.as_secs())]
     Silent,
-    /// It is of another release.
+    /// The resolver speaks another version of the protocol.
     #[error("the resolver speaks version {theirs} of the protocol, not {PROTOCOL}")]
     Protocol { theirs: u32 },
-    /// It says something else than was asked for.
+    /// The reply does not belong to the request.
     #[error("the resolver answers {0:?}, which was not asked for")]
     Unexpected(Box<Reply>),
 }
@@ -55,7 +55,7 @@ impl ClientError {
     }
 }
 
-/// See the module.
+/// A connection to the resolver.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: AsyncFd<OwnedFd>,
@@ -65,19 +65,20 @@ pub(super) struct Client {
 
 /// Watches a descriptor.
 ///
-/// `AsyncFd::with_interest` is deprecated because a type whose descriptor changes or is closed early would
-/// be watched in vain, and its successor is unsafe for that reason. `OwnedFd` keeps its descriptor.
+/// `AsyncFd::with_interest` is deprecated because of types whose descriptor changes or is closed
+/// early, and its successor is unsafe for that reason. `OwnedFd` keeps its descriptor.
 #[expect(deprecated, reason = "the successor is unsafe")]
 pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, interest)
 }
 
 impl Client {
-    /// Takes a socket that is connected to a process, as far as that is known. Within a tokio runtime.
+    /// Takes a connected socket, and the process at its other end, if that is known. Must be called
+    /// inside a tokio runtime.
     pub(super) fn new(socket: OwnedFd, process: Option<Pid>) -> Result<Self, ClientError> {
         let error = ClientError::kernel("watch the connection to");
         rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| error(errno.into()))?;
-        // Without the right to it, large messages wait until the resolver has read others.
+        // Without this privilege, large messages wait until the resolver has read others.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, 4 * MAX_MESSAGE);
         let socket = watch(socket, Interest::READABLE | Interest::WRITABLE).map_err(error)?;
         Ok(Self {
@@ -87,7 +88,7 @@ impl Client {
         })
     }
 
-    /// Says hello, and returns the containers whose sockets the resolver has.
+    /// Sends `Hello`, and returns the containers whose sockets the resolver has.
     pub(super) async fn hello(&mut self) -> Result<BTreeMap<String, Ports>, ClientError> {
         self.ask(&Request::Hello { protocol: PROTOCOL }, None)
             .await?;
@@ -109,7 +110,7 @@ impl Client {
         }
     }
 
-    /// Makes the resolver return the sockets of all containers, and end.
+    /// Makes the resolver return the sockets of all containers and end.
     pub(super) async fn hand_over(&mut self) -> Result<BTreeMap<String, Sockets>, ClientError> {
         self.ask(&Request::HandOver, None).await?;
         let mut handed = BTreeMap::new();
@@ -128,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, and returns the number that its answer will have.
+    /// Sends a request, and returns its number, which the answer will have.
     pub(super) async fn ask(
         &mut self,
         request: &Request,
@@ -156,7 +157,7 @@ impl Client {
         }
     }
 
-    /// The next answer, whenever it comes. It can be given up and asked for again.
+    /// Waits for the next answer. The call can be cancelled and repeated.
     pub(super) async fn next(&self) -> Result<(u64, Reply), ClientError> {
         let (_, number, reply) = self.packet().await?;
         Ok((number, reply))

@@ -1,33 +1,33 @@
-//! The lines of a container's hosts file (hosts(5)).
+//! Writes a container's hosts file (hosts(5)).
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts {
     /// The container's hostname.
     pub hostname: String,
-    /// Its domain; empty: none.
+    /// Its domain; empty if there is none.
     pub domain: String,
     /// Its addresses, in the order of its networks.
     pub addresses: Vec<IpAddr>,
-    /// Whether it has IPv6 at all, which is a matter of its loopback link and not of its networks.
+    /// Whether it has IPv6, which depends on its loopback link and not on its networks.
     pub ipv6: bool,
-    /// Names of other containers that it is linked to, with their addresses.
+    /// Names of linked containers, with their addresses.
     pub links: Vec<(IpAddr, Vec<String>)>,
-    /// Names that its creator wants there, with their addresses.
+    /// Further names from its creator, with their addresses.
     pub extra: Vec<(String, IpAddr)>,
 }
 
-/// Lines of every container.
+/// The lines of every container.
 const IPV4: &str = "127.0.0.1\tlocalhost\n";
-/// Lines of those with IPv6.
+/// The lines of containers with IPv6.
 const IPV6: &str = "::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
      ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 impl Hosts {
-    /// The file.
+    /// Returns the text of the file.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::from(IPV4);
@@ -45,7 +45,7 @@ impl Hosts {
         text
     }
 
-    /// The lines of the container's own addresses alone.
+    /// Returns only the lines of the container's own addresses.
     #[must_use]
     pub fn own_lines(&self) -> String {
         let mut text = String::new();
@@ -58,7 +58,8 @@ impl Hosts {
         text
     }
 
-    /// The name with its domain first: it is what programs take for the canonical one.
+    /// The name with its domain comes first, because programs use the first one as the canonical
+    /// name.
     fn own_names(&self) -> String {
         let domain = self.domain.trim_matches('.');
         let mut full = self.hostname.trim_end_matches('.').to_owned();
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_ipv6_are_there_with_ipv6_only() {
+    fn ipv6_lines_need_ipv6() {
         let mut hosts = Hosts::default();
         assert!(!hosts.render().contains("::"));
         hosts.ipv6 = true;

@@ -1,7 +1,8 @@
-//! Keeps a resolver running that knows everything.
+//! Keeps a resolver running and up to date.
 //!
-//! What is wanted is kept here; one task says it to the resolver, and says everything again to each new
-//! one. So callers only change what is wanted, in any order, whether a resolver runs or not.
+//! The desired state is kept here. One task sends it to the resolver, and sends everything to each
+//! new resolver. So callers only change the desired state, in any order, whether a resolver runs or
+//! not.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -19,28 +20,28 @@ use super::session::Session;
 use super::state::{Inner, NamesError, Reopen, State, Wanted};
 use super::watch::{self, Watch};
 
-/// How long a change is waited for. When the resolver has to be started again, it takes that long at most.
+/// How long to wait for a change to be applied. Restarting the resolver takes at most this long.
 const KNOWN: Duration = Duration::from_secs(5);
 /// How long the resolver may take to end.
 const CLOSING: Duration = Duration::from_millis(500);
-/// How long after a failure another resolver is started; doubled up to the last.
+/// The pause before another resolver is started after a failure. It doubles up to the second value.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
 
-/// What names need to be kept.
+/// What is needed to serve names.
 pub struct NamesOptions {
     /// The program `keelson-resolver`.
     pub program: PathBuf,
-    /// The directory of its socket and its log, gone with the boot.
+    /// The directory of its socket and its log. A reboot empties it.
     pub run: PathBuf,
-    /// A cgroup of those that are not stopped together with this process.
+    /// The cgroup of processes that are not stopped together with this process.
     pub cgroup: Option<PathBuf>,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
-    /// For a resolver that lost its sockets.
+    /// Opens sockets again for a resolver that has lost them.
     pub reopen: Reopen,
 }
 
-/// The names of all containers of an engine. Copies are the same.
+/// The names of all containers of an engine. Clones share them.
 #[derive(Clone)]
 pub struct Names(Arc<Inner>);
 
@@ -51,8 +52,8 @@ impl std::fmt::Debug for Names {
 }
 
 impl Names {
-    /// Begins to keep names. Nothing is said, and no resolver started, before [`Names::settle`]. Within a
-    /// tokio runtime.
+    /// Starts to keep names. Before [`Names::settle`] no resolver is started, and nothing is sent.
+    /// Must be called inside a tokio runtime.
     #[must_use]
     pub fn open(options: NamesOptions) -> Self {
         let host = watch::read(&options.resolv_conf).unwrap_or_else(|error| {
@@ -75,21 +76,21 @@ impl Names {
         Self(inner)
     }
 
-    /// All containers that live were set: from now on the resolver knows them and no others.
+    /// All running containers were set. From now on the resolver knows exactly these.
     pub fn settle(&self) {
         self.0.lock().settled = true;
         self.0.wake.notify_one();
     }
 
-    /// Says nothing any more. A resolver that serves no container ends then, and is waited for, since it
-    /// keeps its cgroup from being removed; one that does lives on.
+    /// Stops sending. A resolver that serves no container then ends, and this waits for its end,
+    /// because it keeps its cgroup from being removed. A resolver that serves containers lives on.
     pub async fn close(&self) {
         let process = {
             let mut state = self.0.lock();
             state.closed = true;
             state.process
         };
-        // For whoever waits next.
+        // For the next waiter.
         self.0.wake.notify_one();
         if let Some(process) = process
             && self.0.lock().wanted.is_empty()
@@ -98,18 +99,17 @@ impl Names {
         }
     }
 
-    /// What the host's resolv.conf says.
+    /// Returns the host's parsed resolv.conf.
     #[must_use]
     pub fn host(&self) -> ResolvConf {
         self.0.lock().host.clone()
     }
 
-    /// Everything about a container, in the place of what was known. `sockets` are those of a new run
-    /// ([`super::open_sockets`]); `None`: the resolver has them already. Waits until the resolver knows,
-    /// if it is after [`Names::settle`].
+    /// Replaces the description of a container. `sockets` are those of a new run
+    /// ([`super::open_sockets`]); `None`: the resolver has them already. After [`Names::settle`],
+    /// waits until the resolver has applied it.
     ///
-    /// # Errors
-    /// It does not know in time, or refuses.
+    /// # Errors The resolver does not answer in time, or refuses.
     pub async fn set(
         &self,
         names: ContainerNames,
@@ -136,10 +136,9 @@ impl Names {
         wait(told).await
     }
 
-    /// The container has ended. Waits as [`Names::set`] does.
+    /// Removes a container that has ended. Waits like [`Names::set`].
     ///
-    /// # Errors
-    /// The resolver does not know in time.
+    /// # Errors The resolver does not answer in time.
     pub async fn remove(&self, container: &str) -> Result<(), NamesError> {
         let told = {
             let mut state = self.0.lock();
@@ -175,11 +174,11 @@ async fn follow(inner: Arc<Inner>) {
     }
 }
 
-/// Keeps a resolver as long as there is something to serve.
+/// Keeps a resolver running as long as there is a container to serve.
 async fn keep(inner: Arc<Inner>) {
     let [shortest, longest] = PAUSES;
     let mut pause = shortest;
-    // One that was started earlier is to be told that nothing is left.
+    // A resolver that was started earlier must learn that no container is left.
     let mut leftover = inner.program.was_started();
     loop {
         let needed = {
@@ -202,7 +201,7 @@ async fn keep(inner: Arc<Inner>) {
                 ClientError::Ended if inner.lock().wanted.is_empty() => {}
                 error => tracing::warn!(%error, "the resolver is started again"),
             },
-            // Nothing runs and nothing is wanted.
+            // No resolver runs, and none is needed.
             Ok(None) => continue,
             Err(error) => tracing::error!(%error, "no resolver of containers"),
         }

@@ -1,6 +1,6 @@
-//! Starting the resolver, and finding one that runs.
+//! Starts the resolver, or finds a running one.
 //!
-//! It lives as shims do: in a session of its own, in their cgroup, as nobody's child once hostd is gone.
+//! Like a shim, it has a session of its own, is in the shims' cgroup, and survives hostd.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -20,16 +20,16 @@ use tokio::io::Interest;
 
 use super::client::{Client, ClientError, watch};
 
-/// Its name in `/proc/<pid>/comm`, which has fifteen bytes.
+/// Its name in `/proc/<pid>/comm`, which is cut to fifteen bytes.
 const COMM: &str = "keelson-resolve";
 
-/// The program, and where it runs.
+/// The program, its directory and its cgroup.
 #[derive(Debug)]
 pub(super) struct Program {
     path: PathBuf,
     socket: PathBuf,
     log: PathBuf,
-    /// A cgroup of those that are not stopped together with this process.
+    /// The cgroup of processes that are not stopped together with this process.
     cgroup: Option<PathBuf>,
 }
 
@@ -43,12 +43,12 @@ impl Program {
         }
     }
 
-    /// Whether there may be one that an earlier hostd started.
+    /// Whether an earlier hostd may have started one.
     pub(super) fn was_started(&self) -> bool {
         self.socket.exists()
     }
 
-    /// Connects to one that runs. `None`: there is none.
+    /// Connects to a running resolver. `None`: there is none.
     pub(super) fn find(&self) -> Result<Option<Client>, ClientError> {
         let error = ClientError::kernel("connect to");
         let flags = SocketFlags::CLOEXEC;
@@ -59,12 +59,12 @@ impl Program {
             address(&self.socket).and_then(|(_directory, address)| Ok(connect(&socket, &address)?));
         match connected {
             Ok(()) => {
-                // The process that listens (unix(7)).
+                // SO_PEERCRED returns the listening process (unix(7)).
                 let credentials = rustix::net::sockopt::socket_peercred(&socket);
                 let process = credentials.ok().map(|credentials| credentials.pid);
                 Client::new(socket, process).map(Some)
             }
-            // The file of one that ended, or none at all.
+            // The socket's file is left from an ended resolver, or does not exist.
             Err(refused)
                 if matches!(
                     refused.kind(),
@@ -77,7 +77,7 @@ impl Program {
         }
     }
 
-    /// Whether a process executes the program as it is now.
+    /// Whether a process executes the current file of the program.
     pub(super) fn is_current(&self, process: Pid) -> bool {
         let identity = |path: &Path| {
             let status = fs::metadata(path).ok()?;
@@ -89,7 +89,7 @@ impl Program {
         identity(&running).is_some() && identity(&running) == identity(&self.path)
     }
 
-    /// Starts one. Whoever listened on the socket before is not found any more.
+    /// Starts a resolver. It replaces the socket, so an earlier listener can't be reached any more.
     pub(super) fn start(&self) -> Result<Client, ClientError> {
         let (socket, process) = self.try_start().map_err(ClientError::kernel("start"))?;
         Client::new(socket, process)
@@ -137,7 +137,7 @@ impl Program {
         let Some(process) = process else {
             return;
         };
-        // Opened first: it stays the same process from then on.
+        // Open the handle first: it always refers to the same process.
         let Ok(descriptor) = pidfd_open(process, PidfdFlags::empty()) else {
             return;
         };
@@ -159,7 +159,7 @@ pub(super) async fn ended(process: Pid) {
     }
 }
 
-/// Bytes of a log that are shown.
+/// Bytes of the log that are shown.
 const TAIL: usize = 1000;
 
 /// Waits for the end of a child.
@@ -173,7 +173,7 @@ async fn collect(pid: i32, pidfd: OwnedFd, log: PathBuf) {
             tracing::debug!(pid, "resolver ended");
         }
         Ok(status) => {
-            // The next one writes its own.
+            // The next resolver writes a new log.
             let log = fs::read(log).unwrap_or_default();
             let log = log
                 .get(log.len().saturating_sub(TAIL)..)
@@ -190,8 +190,8 @@ fn open_cgroup(path: &Path) -> io::Result<OwnedFd> {
     File::open(path).map(OwnedFd::from)
 }
 
-/// An address for a path that may be longer than addresses are (unix(7)): it leads through the directory,
-/// which must stay open.
+/// A socket address for a path that may be too long for one (unix(7)). It leads through the open
+/// directory, which must stay open.
 fn address(path: &Path) -> io::Result<(Option<OwnedFd>, SocketAddrUnix)> {
     if let Ok(address) = SocketAddrUnix::new(path) {
         return Ok((None, address));

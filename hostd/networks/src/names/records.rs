@@ -1,4 +1,5 @@
-//! What the resolver must know of a container, out of its connections and the host's name servers. Pure.
+//! Derives what the resolver must know of a container from its connections and the host's name
+//! servers. Pure.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,19 +10,20 @@ use keelson_resolver_protocol::{Container, Link, Membership, Origin, Upstream};
 use super::resolv_conf::{ResolvConf, Server, Wishes};
 use crate::types::{Endpoint, Network};
 
-/// A running container: its names, and how its own questions are answered.
+/// A running container: its names, and how its own queries are answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerNames {
     /// Its identifier.
     pub id: String,
-    /// Its networks, in the order in which names are looked for. See [`names_in`].
+    /// Its networks, in the order in which they are searched for names. See [`names_in`].
     pub networks: Vec<NetworkNames>,
-    /// What its creator wants in its resolv.conf.
+    /// Its creator's changes to its resolv.conf.
     pub wishes: Wishes,
-    /// Whether it has IPv6. Otherwise name servers of IPv6 are asked from the host's network namespace.
+    /// Whether it has IPv6. Otherwise IPv6 name servers are asked from the host's network
+    /// namespace.
     pub ipv6: bool,
-    /// Whether name servers may be asked from the host's network namespace: only for a container with a way
-    /// out, since a question to a name server is one (CVE-2024-29018).
+    /// Whether name servers may be asked from the host's network namespace. Only for containers
+    /// with access to the outside, because a query itself is such access (CVE-2024-29018).
     pub may_ask_host: bool,
 }
 
@@ -36,15 +38,15 @@ pub struct NetworkNames {
     pub names: Vec<String>,
     /// Its addresses there.
     pub addresses: Vec<IpAddr>,
-    /// Names for others that only it uses.
+    /// Names for other containers that only it knows (links).
     pub links: Vec<ContainerLink>,
 }
 
-/// Digits of a short identifier.
+/// Length of a short identifier in digits.
 const SHORT: usize = 12;
 
-/// A container's names in its networks: its name, its aliases, its short identifier and its hostname. The
-/// predefined networks have none. The network that the default route leads to is the first to be asked.
+/// A container's names in its networks: its name, its aliases, its short identifier and its
+/// hostname. Predefined networks have no names. The network of the default route is searched first.
 #[must_use]
 pub fn names_in(
     id: &str,
@@ -84,7 +86,7 @@ pub fn names_in(
         .collect()
 }
 
-/// What the resolver is told about a container.
+/// The description of a container for the resolver.
 pub(super) fn record(container: &ContainerNames, host: &ResolvConf) -> Container {
     let conf = host.with(&container.wishes);
     let own = !container.wishes.servers.is_empty();
@@ -113,8 +115,8 @@ fn membership(network: &NetworkNames) -> Membership {
     }
 }
 
-/// From where a name server is asked; `None`: not at all. Servers that the container's creator named
-/// (`own`) are asked from its namespace, whatever they are.
+/// The namespace from which a name server is asked; `None`: it is not asked. Servers that the
+/// container's creator named (`own`) are always asked from the container's namespace.
 fn upstream(server: &Server, own: bool, container: &ContainerNames) -> Option<Upstream> {
     const ITSELF: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
     let from_host = !own
@@ -124,8 +126,8 @@ fn upstream(server: &Server, own: bool, container: &ContainerNames) -> Option<Up
     let origin = match (from_host, container.may_ask_host) {
         (true, false) => return None,
         (true, true) => Origin::Host,
-        // In the container's namespace that is the resolver. On a host that is a container of another
-        // engine it is not.
+        // In the container's namespace this address is the resolver itself. On a host that is a
+        // container of another engine, it is another server.
         (false, _) if server.address == ITSELF => return None,
         (false, _) => Origin::Container,
     };
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_its_names_in_each_network_that_it_was_put_into() {
+    fn a_container_has_its_names_in_each_user_defined_network() {
         let id = "0123456789abcdef".repeat(4);
         let (default, one, two) = (
             network("bridge", true),
@@ -201,7 +203,7 @@ mod tests {
         ];
         let connections = [(&default, &ends[0]), (&one, &ends[1]), (&two, &ends[2])];
         let names = names_in(&id, "web", "0123456789ab", &connections);
-        // The one with the default route first; the default bridge has no names.
+        // The network with the default route comes first; the default bridge has no names.
         let networks: Vec<&str> = names.iter().map(|names| names.name.as_str()).collect();
         assert_eq!(networks, ["two", "one"]);
         assert_eq!(names[1].names, ["web", "api", "0123456789ab"]);
@@ -223,7 +225,7 @@ mod tests {
         nameserver 2001:db8::53\noptions ndots:1";
 
     #[test]
-    fn servers_that_only_the_host_reaches_are_asked_from_there_when_there_is_a_way_out() {
+    fn local_servers_are_asked_from_the_host_if_the_container_has_outside_access() {
         let mut container = ContainerNames {
             may_ask_host: true,
             ..ContainerNames::default()
@@ -246,14 +248,14 @@ mod tests {
             upstreams(&container, HOST)[3],
             ("2001:db8::53".to_owned(), Container)
         );
-        // A container in internal networks only.
+        // A container that is only in internal networks.
         container.may_ask_host = false;
         let inside = [("192.0.2.1", Container), ("2001:db8::53", Container)];
         assert_eq!(upstreams(&container, HOST), named(&inside));
     }
 
     #[test]
-    fn servers_of_the_creators_are_asked_from_the_container_and_never_itself() {
+    fn configured_servers_are_asked_from_the_container_except_the_resolver() {
         let servers = ["172.18.0.9", "127.0.0.1", "127.0.0.11"];
         let container = ContainerNames {
             wishes: Wishes {
@@ -264,7 +266,7 @@ mod tests {
         };
         let expected = ["172.18.0.9", "127.0.0.1"].map(|text| (text.to_owned(), Origin::Container));
         assert_eq!(upstreams(&container, HOST), expected);
-        // In an engine whose host is a container of another one.
+        // An engine whose host is a container of another engine.
         let container = ContainerNames {
             may_ask_host: true,
             ..ContainerNames::default()

@@ -1,13 +1,13 @@
-//! The host's resolv.conf, and those of containers (resolv.conf(5)).
+//! Parses the host's resolv.conf, and writes those of containers (resolv.conf(5)).
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where a container's resolver answers.
+/// The address of a container's resolver.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Asked by containers on the default bridge when the host has no server that they can reach.
+/// Name servers of containers on the default bridge if they can reach none of the host's.
 const PUBLIC_IPV4: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
 /// The same for containers with IPv6.
 const PUBLIC_IPV6: [Ipv6Addr; 2] = [
@@ -18,7 +18,7 @@ const PUBLIC_IPV6: [Ipv6Addr; 2] = [
 /// Longest file that is read, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
 
-/// A name server's address, with the link of a link-local one.
+/// A name server's address, with a link if it is link-local.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Its address.
@@ -28,7 +28,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads an address, with or without `%link`.
+    /// Parses an address, with or without `%link`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, zone) = match text.split_once('%') {
@@ -37,7 +37,7 @@ impl Server {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        // Links matter for IPv6 only.
+        // Only IPv6 addresses have links.
         (zone.is_none() || address.is_ipv6()).then_some(Self { address, zone })
     }
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// What a resolv.conf says.
+/// A parsed resolv.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResolvConf {
     /// Name servers, in their order.
@@ -70,23 +70,23 @@ pub struct ResolvConf {
     pub search: Vec<String>,
     /// Options.
     pub options: Vec<String>,
-    /// Other directives, as they stand there.
+    /// Other directives, unchanged.
     pub others: Vec<String>,
 }
 
-/// What a container's creator wants otherwise than the host has it. Empty: as the host.
+/// A container's own values, from its creator. Empty members mean: like the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// Name servers.
     pub servers: Vec<IpAddr>,
-    /// Search domains; a single `.`: none.
+    /// Search domains; a single `.` means none.
     pub search: Vec<String>,
     /// Options.
     pub options: Vec<String>,
 }
 
 impl ResolvConf {
-    /// Reads a file. What can't be understood is passed over, as the C library does.
+    /// Parses a file. Like the C library, it skips what it does not understand.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut conf = Self::default();
@@ -113,7 +113,7 @@ impl ResolvConf {
         conf
     }
 
-    /// The same with what a container's creator wants.
+    /// Applies a container's own values.
     #[must_use]
     pub fn with(&self, wishes: &Wishes) -> Self {
         let mut conf = self.clone();
@@ -132,14 +132,13 @@ impl ResolvConf {
         conf
     }
 
-    /// Whether `ndots` is set to something above 0: the number of dots from which on a name is asked for as
-    /// it is.
+    /// Whether `ndots` is set above 0. Names with at least that many dots are absolute.
     #[must_use]
     pub fn sets_ndots(&self) -> bool {
         self.ndots().is_some_and(|number| number > 0)
     }
 
-    /// The last one that is a number.
+    /// The last valid number counts.
     fn ndots(&self) -> Option<u32> {
         let values = self.options.iter().rev();
         values
@@ -147,11 +146,11 @@ impl ResolvConf {
             .find_map(|value| value.parse().ok())
     }
 
-    /// The file of a container that asks the resolver.
+    /// Writes the file of a container that uses the resolver.
     #[must_use]
     pub fn for_resolver(&self) -> String {
         let mut options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        // One that is no number would make the C library take 1, and single names would not be asked for.
+        // For an invalid number the C library would use 1, and would not ask for single names.
         options.retain(|option| {
             let value = option.strip_prefix("ndots:");
             option != &"ndots" && value.is_none_or(|value| value.parse::<u32>().is_ok())
@@ -173,7 +172,8 @@ impl ResolvConf {
         text
     }
 
-    /// The file of a container on the default bridge: the servers that it can reach itself.
+    /// Writes the file of a container on the default bridge, with the servers that it can reach
+    /// itself.
     #[must_use]
     pub fn for_default_bridge(&self, wishes: &Wishes, ipv6: bool) -> String {
         let conf = self.with(wishes);
@@ -215,11 +215,11 @@ impl ResolvConf {
     }
 }
 
-/// Where systemd-resolved says which servers it asks itself.
+/// systemd-resolved lists its own upstream servers here.
 pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Whether the only server is systemd-resolved's at a loopback address, so that containers on the default
-/// bridge need what [`RESOLVED`] says.
+/// Whether the only server is systemd-resolved at a loopback address. Then containers on the
+/// default bridge need the servers in [`RESOLVED`].
 #[must_use]
 pub fn is_stub(conf: &ResolvConf) -> bool {
     matches!(conf.servers.as_slice(), [only] if only.address == IpAddr::from([127, 0, 0, 53]))
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_as_the_c_library_does() {
+    fn a_file_is_parsed_like_the_c_library_does() {
         let conf = ResolvConf::parse(HOST);
         let servers: Vec<String> = conf.servers.iter().map(Server::to_string).collect();
         let all = ["127.0.0.53", "192.0.2.1", "fe80::1%eth0", "2001:db8::53"];
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_with_the_resolver_asks_it_alone() {
+    fn a_container_with_the_resolver_asks_only_the_resolver() {
         let text = ResolvConf::parse(HOST).for_resolver();
         assert_eq!(
             lines(&text),
@@ -272,7 +272,7 @@ mod tests {
             text.contains("127.0.0.53, 192.0.2.1, fe80::1%eth0"),
             "{text}"
         );
-        // What is read back has no other server.
+        // The parsed file has no other server.
         let again = ResolvConf::parse(&text);
         assert_eq!(again.servers, [Server::from(IpAddr::from(RESOLVER))]);
         let text = ResolvConf::default().for_resolver();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_creator_wants_takes_the_place_of_the_hosts() {
+    fn the_creators_values_replace_the_hosts() {
         let host = ResolvConf::parse(HOST);
         let wishes = Wishes {
             servers: vec!["198.51.100.1".parse().unwrap()],
@@ -316,7 +316,7 @@ mod tests {
             lines(&file)[..2],
             ["nameserver 198.51.100.1", "options ndots:3"]
         );
-        // It wants so, whatever it is good for.
+        // The creator's value is used, even if it is useless.
         let wishes = Wishes {
             servers: vec!["127.0.0.1".parse().unwrap()],
             ..Wishes::default()
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_on_the_default_bridge_get_what_they_can_reach() {
+    fn containers_on_the_default_bridge_get_servers_that_they_can_reach() {
         let servers = |text: &str, ipv6| -> Vec<String> {
             let file = ResolvConf::parse(text).for_default_bridge(&Wishes::default(), ipv6);
             ResolvConf::parse(&file)
@@ -342,7 +342,7 @@ mod tests {
             ["8.8.8.8", "8.8.4.4"]
         );
         assert_eq!(servers("nameserver ::1", true).len(), 4);
-        // Its options are not changed: nobody answers single names there.
+        // Its options are not changed, because nobody answers single names there.
         let file = ResolvConf::parse(HOST).for_default_bridge(&Wishes::default(), false);
         assert!(file.contains("options edns0 ndots:x timeout:2\n"), "{file}");
         assert!(is_stub(&ResolvConf::parse("nameserver 127.0.0.53")));
@@ -351,7 +351,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_made_can_be_read(text in "[ -~\n]{0,300}") {
+        fn written_files_can_be_parsed(text in "[ -~\n]{0,300}") {
             let conf = ResolvConf::parse(&text);
             let again = ResolvConf::parse(&conf.for_resolver());
             prop_assert_eq!(again.servers.len(), 1);

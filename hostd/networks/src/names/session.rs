@@ -1,4 +1,4 @@
-//! A resolver that is told everything: first all, then changes.
+//! Brings a resolver to the desired state: first sends everything, then changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use super::client::{Client, ClientError, PATIENCE};
 use super::sockets::ports as ports_of;
 use super::state::{Inner, NamesError};
 
-/// A resolver that is told everything.
+/// A connected resolver, and what it was sent.
 pub(super) struct Session<'a> {
     inner: &'a Arc<Inner>,
     client: Client,
     /// Containers whose sockets it has.
     held: BTreeMap<String, Ports>,
-    /// What was said about whom, and since when an answer is waited for.
+    /// Unanswered requests: their containers, and when they were sent.
     asked: VecDeque<(u64, Option<String>, Instant)>,
 }
 
 impl<'a> Session<'a> {
-    /// Finds a resolver or starts one, and says everything. `None`: none runs, and none is needed.
+    /// Finds or starts a resolver, and sends everything. `None`: none runs, and none is needed.
     pub(super) async fn begin(inner: &'a Arc<Inner>) -> Result<Option<Self>, ClientError> {
         let (client, held) = match find(inner).await? {
             Some(found) => found,
@@ -61,7 +61,8 @@ impl<'a> Session<'a> {
         let number = self.client.ask(request, sockets).await?;
         let container = container.map(str::to_owned);
         self.asked.push_back((number, container, Instant::now()));
-        // Answers are taken in between, so that neither side waits for the other with full buffers.
+        // Receive answers in between, so that the two sides do not wait for each other with full
+        // buffers.
         while self.asked.len() > 64 {
             let reply = timeout(PATIENCE, self.client.next()).await;
             let (number, reply) = reply.unwrap_or(Err(ClientError::Silent))?;
@@ -70,7 +71,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Says what is wanted of a container.
+    /// Sends the desired state of a container.
     async fn say(&mut self, id: &str) -> Result<(), ClientError> {
         let wanted = {
             let mut state = self.inner.lock();
@@ -90,7 +91,7 @@ impl<'a> Session<'a> {
             None if !self.held.contains_key(id) => match self.inner.opened(id, ports).await {
                 Ok(sockets) => Some(sockets),
                 Err(error) => {
-                    // Its namespace may be gone; then it ends, and is removed.
+                    // Its namespace may be gone. Then the container ends and is removed.
                     self.refuse(id, format!("its sockets can't be opened: {error}"));
                     return Ok(());
                 }
@@ -112,7 +113,7 @@ impl<'a> Session<'a> {
             sockets: kinds,
         };
         match self.ask(&request, Some(id), sockets.as_ref()).await {
-            // The others are not to suffer from it.
+            // The others must not suffer from it.
             Err(ClientError::Request(error)) => {
                 self.held.remove(id);
                 self.refuse(id, error.to_string());
@@ -122,11 +123,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells those who wait for what was said about a container.
+    /// Wakes the callers that wait for a container's state to be applied.
     fn tell(&self, id: &str, result: Result<(), NamesError>) {
         let waiting = self.inner.lock().waiting.remove(id);
         for waiting in waiting.into_iter().flatten() {
-            // It may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = waiting.send(result.clone());
         }
     }
@@ -137,7 +138,7 @@ impl<'a> Session<'a> {
         self.tell(id, Err(NamesError::Refused { container, reason }));
     }
 
-    /// Takes the answer to the request that was asked first.
+    /// Handles the answer to the oldest open request.
     fn take(&mut self, number: u64, reply: Reply) -> Result<(), ClientError> {
         let container = match self.asked.pop_front() {
             Some((expected, container, _)) if expected == number => container,
@@ -149,7 +150,7 @@ impl<'a> Session<'a> {
                 other => Err(ClientError::Unexpected(Box::new(other))),
             };
         };
-        // What was changed since is said later, and waited for.
+        // Later changes are sent and awaited separately.
         let later = self.inner.lock().changed.contains(&id)
             || self
                 .asked
@@ -159,8 +160,8 @@ impl<'a> Session<'a> {
             Reply::Done if later => {}
             Reply::Done => self.tell(&id, Ok(())),
             Reply::Failed { reason } => {
-                // It lost the sockets, as it does when a container has ended: the next time others are
-                // opened.
+                // The resolver has closed the sockets, as it does when a container has ended. Open
+                // new ones next time.
                 self.held.remove(&id);
                 self.refuse(&id, reason);
             }
@@ -169,7 +170,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Says changes until the connection is of no use any more.
+    /// Sends changes until the connection fails.
     pub(super) async fn run(mut self) -> ClientError {
         loop {
             let changed = {
@@ -199,7 +200,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A resolver that hangs must not keep the sockets: others would wait for its answers.
+    /// A resolver that hangs must not keep the sockets, because containers would wait for its
+    /// answers.
     fn fail(&self, error: ClientError) -> ClientError {
         if !matches!(error, ClientError::Ended) {
             self.inner.program.kill(self.client.process());
@@ -215,8 +217,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// A resolver that runs, and whose sockets it has. One of another release hands its sockets over and ends:
-/// then a new one is started, whose sockets are on their way in what is wanted.
+/// Connects to a running resolver, and returns the containers whose sockets it has. A resolver of
+/// another release hands over its sockets and ends. Then a new one is started; the desired state
+/// contains the sockets for it.
 async fn find(
     inner: &Arc<Inner>,
 ) -> Result<Option<(Client, BTreeMap<String, Ports>)>, ClientError> {
@@ -244,7 +247,7 @@ async fn find(
         },
         Err(error) => tracing::warn!(%error, "a resolver is of no use"),
     }
-    // New ones are opened, where others were not handed over.
+    // For containers without such sockets, new ones are opened.
     inner.program.kill(process);
     Ok(None)
 }

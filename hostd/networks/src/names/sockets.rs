@@ -1,4 +1,4 @@
-//! The sockets in a container's network namespace by which the resolver serves it.
+//! Opens the sockets in a container's network namespace with which the resolver serves it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -9,21 +9,21 @@ use keelson_resolver_protocol::{Ports, Sockets};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with};
 
-/// Where containers find their resolver. Port 53 of it is led to the sockets' ports by a rule in the
-/// container's namespace: the container can serve names itself then, at all of its addresses.
+/// The address of the containers' resolver. A rule in the container's namespace redirects port 53
+/// of it to the sockets' ports. So a container can itself serve names, at all of its addresses.
 pub const ADDRESS: Ipv4Addr = redirect::ADDRESS;
 
-/// Sockets that ask others by UDP: one for each server that may be asked, and one more, so that a new
-/// question gets a port of its own.
+/// UDP sockets for queries to name servers: one for each server that may be asked, and one more, so
+/// that a new query gets a port of its own.
 const UDP: usize = 4;
-/// Sockets of each family that ask others by TCP.
+/// TCP sockets of each family for queries to name servers.
 const TCP: usize = 2;
-/// Connections that wait to be accepted.
+/// Length of the queue of connections.
 const BACKLOG: i32 = 128;
 
-/// Opens the sockets of a container and leads port 53 to them, in the network namespace of the calling
-/// thread: all that a visit there has to do. `before` are the ports that it was served on earlier, which
-/// are taken again when they are free. Give the result to [`super::Names::set`].
+/// Opens the sockets of a container and redirects port 53 to them, in the network namespace of the
+/// calling thread. `before` are the earlier ports of the container, which are used again if they
+/// are free. Pass the result to [`super::Names::set`].
 ///
 /// # Errors
 /// The kernel refuses: there are too many open files, the loopback link is down, or it has no nf_tables.
@@ -35,8 +35,8 @@ pub fn serve_here(before: Option<Ports>) -> io::Result<Sockets> {
     Ok(sockets)
 }
 
-/// The first part of [`serve_here`], for those who open other sockets in the same visit. Port 53 is to be
-/// led to [`ports`] ([`keelson_nftables::redirect`]).
+/// The first part of [`serve_here`], for callers that open other sockets in the same visit. They
+/// must redirect port 53 to [`ports`] ([`keelson_nftables::redirect`]).
 ///
 /// # Errors
 /// The kernel refuses: there are too many open files, or the loopback link is down.
@@ -49,11 +49,11 @@ pub fn open_sockets(before: Option<Ports>) -> io::Result<Sockets> {
     let several = |count: usize, family, kind| -> io::Result<Vec<OwnedFd>> {
         (0..count).map(|_| open(family, kind)).collect()
     };
-    // Without IPv6 in the kernel the sockets of the other family do.
+    // If the kernel has no IPv6, the IPv4 sockets are enough.
     let udp = several(UDP, AddressFamily::INET6, SocketType::DGRAM)
         .or_else(|_| several(UDP, AddressFamily::INET, SocketType::DGRAM))?;
     for socket in &udp {
-        // net.ipv6.bindv6only may say otherwise. Sockets of IPv4 don't know the option.
+        // Overrides net.ipv6.bindv6only. IPv4 sockets don't have the option.
         let _ = rustix::net::sockopt::set_ipv6_v6only(socket, false);
     }
     Ok(Sockets {
@@ -66,10 +66,9 @@ pub fn open_sockets(before: Option<Ports>) -> io::Result<Sockets> {
     })
 }
 
-/// The ports of [`ADDRESS`] that sockets serve.
+/// The ports of [`ADDRESS`] to which the sockets are bound.
 ///
-/// # Errors
-/// They are no sockets.
+/// # Errors They are not sockets.
 pub fn ports(sockets: &Sockets) -> io::Result<Ports> {
     let port = |socket: BorrowedFd<'_>| {
         let address = SocketAddr::try_from(getsockname(socket)?)?;
@@ -86,7 +85,7 @@ fn open(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket_with(family, kind, flags, None)?)
 }
 
-/// Binds to a port, or to any that is free when that one is not.
+/// Binds to a port, or to any free one if that port is taken.
 fn bind_to(socket: BorrowedFd<'_>, port: Option<u16>) -> io::Result<()> {
     let at = |port| SocketAddrV4::new(ADDRESS, port);
     match bind(socket, &at(port.unwrap_or(0))) {
@@ -99,9 +98,9 @@ fn bind_to(socket: BorrowedFd<'_>, port: Option<u16>) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Ports of 127.0.0.11 are nobody else's on any machine, so no namespace is needed.
+    /// Nobody else uses ports of 127.0.0.11, so no namespace is needed.
     #[test]
-    fn ports_are_taken_again_when_they_are_free() {
+    fn earlier_ports_are_used_again_if_they_are_free() {
         let sockets = open_sockets(None).unwrap();
         let before = ports(&sockets).unwrap();
         assert!(before.udp != 0 && before.tcp != 0);

@@ -1,4 +1,4 @@
-//! What is wanted, and who waits for it.
+//! The desired state of the resolver, and the callers that wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,11 +13,11 @@ use super::program::Program;
 use super::records::{ContainerNames, record};
 use super::resolv_conf::ResolvConf;
 
-/// Opens the sockets of a container anew, in its network namespace, and leads its port 53 there. The ports
-/// are those before. It may block.
+/// Opens the sockets of a container again, in its network namespace, and redirects its port 53 to
+/// them. The argument is its earlier ports. May block.
 pub type Reopen = Arc<dyn Fn(&str, Option<Ports>) -> io::Result<Sockets> + Send + Sync>;
 
-/// Why the resolver doesn't know a change. It is told as soon as that is possible.
+/// Why the resolver has not applied a change. It is sent again as soon as possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NamesError {
     /// It did not answer in time.
@@ -28,15 +28,15 @@ pub enum NamesError {
     Refused {
         /// Its identifier.
         container: String,
-        /// What it says.
+        /// Its reason.
         reason: String,
     },
 }
 
-/// What is wanted, shared by those who want it and the task that says it.
+/// The desired state, shared by the callers and the task that sends it.
 pub(super) struct Inner {
     pub(super) state: Mutex<State>,
-    /// Something is to be said.
+    /// Wakes the task when there is something to send.
     pub(super) wake: Notify,
     pub(super) program: Program,
     pub(super) resolv_conf: PathBuf,
@@ -45,16 +45,16 @@ pub(super) struct Inner {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// All containers that live are known: what the resolver knows beyond them is to be forgotten.
+    /// Whether all running containers are known. Then the resolver must forget all others.
     pub(super) settled: bool,
-    /// This process will end, and says nothing any more.
+    /// Whether this process is ending and sends nothing any more.
     pub(super) closed: bool,
-    /// The resolver that is told changes.
+    /// The resolver to which changes are sent.
     pub(super) process: Option<Pid>,
     pub(super) wanted: BTreeMap<String, Wanted>,
-    /// Containers whose state is to be said.
+    /// Containers whose state must be sent.
     pub(super) changed: BTreeSet<String>,
-    /// Who waits until the present state of a container was said.
+    /// Callers that wait until a container's current state is applied.
     pub(super) waiting: BTreeMap<String, Vec<oneshot::Sender<Result<(), NamesError>>>>,
     pub(super) host: ResolvConf,
 }
@@ -64,7 +64,7 @@ pub(super) struct Wanted {
     pub(super) record: Container,
     /// Sockets that the resolver does not have yet.
     pub(super) sockets: Option<Sockets>,
-    /// Where it was served, as far as that is known.
+    /// The ports on which it was served, if known.
     pub(super) ports: Option<Ports>,
 }
 
@@ -73,7 +73,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something is to be said about a container.
+    /// Marks a container's state to be sent.
     pub(super) fn change(
         &self,
         state: &mut State,
@@ -89,7 +89,7 @@ impl Inner {
         Some(told)
     }
 
-    /// Sockets for a container whose resolver has none, opened on a thread that may block.
+    /// Opens sockets for a container for which the resolver has none, on a thread that may block.
     pub(super) async fn opened(
         self: &Arc<Self>,
         id: &str,
@@ -102,7 +102,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Says anew what follows from the host's resolv.conf, as far as it is something else.
+    /// After a change of the host's resolv.conf, marks the containers whose description has
+    /// changed.
     pub(super) fn take_host(&self, host: ResolvConf) {
         let mut state = self.lock();
         if state.host == host {

@@ -1,4 +1,4 @@
-//! Changes of the host's resolv.conf.
+//! Notices changes of the host's resolv.conf.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use tokio::time::sleep;
 use super::client::watch;
 use super::resolv_conf::{MAX_FILE, ResolvConf};
 
-/// How often the file is read where the kernel does not tell of changes.
+/// How often the file is read if the kernel does not report changes.
 const POLL: Duration = Duration::from_secs(5);
-/// How long a change is waited for to be complete.
+/// How long to wait until a change is complete.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// What the file says. One that isn't there says nothing.
+/// Reads and parses the file. A missing file counts as empty.
 pub(super) fn read(path: &Path) -> io::Result<ResolvConf> {
     let mut bytes = Vec::new();
     match File::open(path) {
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> io::Result<ResolvConf> {
     Ok(ResolvConf::parse(&String::from_utf8_lossy(&bytes)))
 }
 
-/// Waits for changes of a file that may be replaced, and that may be a link to another one.
+/// Waits for changes of a file that may be replaced, and that may be a symbolic link.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
@@ -52,8 +52,8 @@ impl Watch {
         Self { path, descriptor }
     }
 
-    /// Begins to watch the directories of the file and of what it is a link to. To be called again after
-    /// each change, since links may lead elsewhere then.
+    /// Watches the directories of the file and of the files to which it links. Call this again
+    /// after each change, because links may have changed.
     pub(super) fn arm(&self) {
         let Some(descriptor) = &self.descriptor else {
             return;
@@ -93,7 +93,7 @@ impl Watch {
         }
     }
 
-    /// Takes out what is reported, and says whether it is about files of such a name.
+    /// Reads the pending reports, and returns whether one is about a file of these names.
     fn drain(&self, descriptor: impl AsFd) -> bool {
         let mut space = [MaybeUninit::uninit(); 1024];
         let mut reader = Reader::new(descriptor, &mut space);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_that_is_replaced_behind_a_link_is_noticed() {
+    async fn a_file_replaced_behind_a_link_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let (etc, run) = (directory.path().join("etc"), directory.path().join("run"));
         for path in [&etc, &run] {
@@ -149,7 +149,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(read(&link).unwrap().servers.len(), 2);
-        // The link itself, too.
+        // A change of the link itself is noticed, too.
         fs::remove_file(&link).unwrap();
         timeout(Duration::from_secs(5), watch.changed())
             .await

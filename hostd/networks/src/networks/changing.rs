@@ -1,4 +1,4 @@
-//! Connecting and disconnecting a container that runs.
+//! Connects and disconnects running containers.
 
 use std::sync::Arc;
 
@@ -15,12 +15,11 @@ use crate::names::serve_here;
 use crate::types::{Endpoint, Network};
 
 impl Networks {
-    /// Connects a container that runs to a further network. `member` is the container with the new
+    /// Connects a running container to a further network. `member` is the container with the new
     /// connection. Returns the new endpoint.
     ///
-    /// # Errors
-    /// The container does not run or is in the network already, there is no address, or the kernel
-    /// refuses. Nothing has changed then.
+    /// # Errors The container does not run or is already in the network, no address is free, or the
+    /// kernel refuses. Nothing has changed then.
     pub async fn connect(
         &self,
         member: &Member,
@@ -42,7 +41,7 @@ impl Networks {
             });
         };
         if inner.seats.pid(&member.id).is_none() {
-            // It was connected to nothing until now.
+            // It had no connection until now.
             seat.set_pid(member.pid);
         }
         let connected = inner.connect(member, &endpoint, &before).await;
@@ -60,11 +59,10 @@ impl Networks {
         }
     }
 
-    /// Takes a container that runs out of a network. `member` is the container without the connection.
-    /// Returns the endpoint that it had.
+    /// Disconnects a running container from a network. `member` is the container without the
+    /// connection. Returns its former endpoint.
     ///
-    /// # Errors
-    /// It is not in the network.
+    /// # Errors The container is not in the network.
     pub async fn disconnect(
         &self,
         member: &Member,
@@ -86,7 +84,7 @@ impl Networks {
         Ok(endpoint)
     }
 
-    /// A running container has another name.
+    /// Records the new name of a running container.
     pub async fn rename(&self, member: &Member) {
         let seat = self.0.seats.of(&member.id);
         let _turn = seat.turn.lock().await;
@@ -131,7 +129,7 @@ impl Inner {
         self.tell_names(member, &connections, sockets).await
     }
 
-    /// Removes an endpoint: first its link, then its address is free.
+    /// Removes an endpoint: first its link; then its address is free.
     async fn take_out(self: &Arc<Self>, member: &Member, endpoint: &Endpoint) {
         let detached = async {
             let network = self.store.find(&endpoint.network)?;
@@ -149,7 +147,7 @@ impl Inner {
         self.store.release(&member.id, &endpoint.id);
     }
 
-    /// The default routes lead where the connections that are left say.
+    /// Sets the default routes by the remaining connections.
     async fn settle_routes(self: &Arc<Self>, member: &Member) {
         let connections = self.connections_of(&member.id);
         let set = async {
@@ -166,8 +164,8 @@ impl Inner {
         }
     }
 
-    /// Publishes the ports where the connections say now, instead of `before`. The old way out is gone
-    /// already, so what fails is only reported.
+    /// Publishes the ports by the current connections, instead of `before`. The old connection is
+    /// gone already, so failures are only reported.
     async fn move_ports(self: &Arc<Self>, member: &Member, before: Elements) {
         if let Err(error) = self.bind_ports(member).await {
             tracing::error!(container = member.id, %error, "ports are not published any more");

@@ -1,5 +1,5 @@
-//! The networks of a container's run: reserved before the run is made, attached between its creation and
-//! its start, and left at its end.
+//! The networks of a container's run. They are reserved before the run is created, attached between
+//! its creation and its start, and left at its end.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,14 +21,14 @@ use crate::names::{ContainerNames, names_in, serve_here};
 use crate::ports::{Facts, Holder, Lost};
 use crate::types::{Binding, Endpoint, Network};
 
-/// Containers that run, or that are on the way in or out.
+/// Containers that run, start or end.
 #[derive(Debug, Default)]
 pub(super) struct Seats(Mutex<HashMap<String, Arc<Seat>>>);
 
-/// What is done with one container's networks.
+/// The state of one container's networks.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
-    /// One at a time.
+    /// Held by the one operation that may run at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Its first process; 0: none.
     pid: Mutex<i32>,
@@ -39,7 +39,7 @@ pub(super) struct Seat {
 /// How far a container has left its networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Departure {
-    /// Nobody finds it there any more.
+    /// Nobody sees it in its networks any more.
     Begun,
     /// Its ports and names are free.
     Quiet,
@@ -53,12 +53,12 @@ impl Seats {
         Arc::clone(seats.entry(container.to_owned()).or_default())
     }
 
-    /// A container of which something is known.
+    /// A container with a known state.
     pub(super) fn get(&self, container: &str) -> Option<Arc<Seat>> {
         self.lock().get(container).cloned()
     }
 
-    /// Forgets a container, unless somebody waits for its turn.
+    /// Forgets a container, unless another operation waits for it.
     pub(super) fn forget(&self, container: &str) {
         let mut seats = self.lock();
         if seats
@@ -85,14 +85,14 @@ impl Seat {
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the container leaves. From now on others wait until it has.
+    /// Records that the container is leaving. From now on others wait until it has left.
     pub(super) fn leaves(&self) -> watch::Sender<Departure> {
         let (departure, seen) = watch::channel(Departure::Begun);
         *self.leaving.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         departure
     }
 
-    /// Waits until the container has left the networks of its last run at least to this stage.
+    /// Waits until the container has left the networks of its last run, at least to this stage.
     pub(super) async fn wait_for(&self, stage: Departure) {
         let seen = self
             .leaving
@@ -100,7 +100,7 @@ impl Seat {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some(mut seen) = seen {
-            // Without a sender it has ended, in whatever way.
+            // If the sender is gone, the leaving has ended, whatever its result.
             let _ = seen.wait_for(|departure| *departure >= stage).await;
         }
     }
@@ -111,7 +111,7 @@ impl Seat {
 }
 
 impl Networks {
-    /// What a running container has; nothing when it does not run.
+    /// What a running container has; nothing if it does not run.
     pub fn run_of(&self, container: &str) -> Run {
         Run {
             endpoints: self.0.store.endpoints_of(container),
@@ -119,11 +119,11 @@ impl Networks {
         }
     }
 
-    /// Reserves what a run needs: addresses, and ports of the host. It waits until an earlier run of the
-    /// container has left its networks.
+    /// Reserves the addresses and host ports of a run. Waits until an earlier run of the container
+    /// has left its networks.
     ///
-    /// # Errors
-    /// A network is not there, or has no address; a port is taken. Nothing is reserved then.
+    /// # Errors A network does not exist or has no free address, or a port is taken. Nothing is
+    /// reserved then.
     pub async fn reserve(&self, member: &Member) -> Result<(), NetworkError> {
         let Some(connections) = member.connections.as_deref().filter(|all| !all.is_empty()) else {
             return Ok(());
@@ -146,8 +146,8 @@ impl Networks {
         })
     }
 
-    /// Connects the network namespace of a container that was made and waits to be started. `pid`: its
-    /// first process. When it fails, the caller calls [`Networks::leave`].
+    /// Connects the network namespace of a created container that has not started yet. `pid`: its
+    /// first process. If this fails, the caller must call [`Networks::leave`].
     ///
     /// # Errors
     /// The kernel or the resolver refuses.
@@ -163,7 +163,7 @@ impl Networks {
         attached.map_err(|error| NetworkError::NotStarted(Box::new(error)))
     }
 
-    /// Goes on with the networks of a container that an earlier engine has started.
+    /// Adopts the networks of a container that an earlier engine has started.
     ///
     /// # Errors
     /// The container's namespace can't be entered.
@@ -194,8 +194,8 @@ impl Networks {
         Ok(())
     }
 
-    /// What an earlier engine has left is known now: the containers for which `runs` says no leave their
-    /// networks, and names are served from here on.
+    /// Ends the adoption of containers. Those for which `runs` returns `false` leave their
+    /// networks, and names are served from now on.
     pub async fn settle(&self, runs: impl Fn(&str) -> bool + Send) {
         for found in self.recovered() {
             if !runs(&found.container) {
@@ -226,13 +226,13 @@ impl Inner {
         found.collect()
     }
 
-    /// Reserves the ports of a container, where its connections publish them now.
+    /// Reserves the ports of a container, as its connections publish them.
     pub(super) async fn bind_ports(self: &Arc<Self>, member: &Member) -> Result<(), NetworkError> {
         if member.published.is_empty() && member.publish_any.is_empty() {
             return Ok(());
         }
         let (inner, of) = (Arc::clone(self), member.clone());
-        // Sockets are bound, and who has a port is looked for.
+        // This binds sockets, and may search for the program that has a port.
         let reserve = move || {
             let connections = inner.connections_of(&of.id);
             let facts = Facts::of(connections.iter().map(|(network, end)| (&**network, end)));
@@ -253,8 +253,8 @@ impl Inner {
         blocking(reserve).await?
     }
 
-    /// Reserves the ports again that a container has had since before this engine. Returns those that
-    /// somebody else has now.
+    /// Reserves again the ports that a container had before this engine. Returns those that another
+    /// program has taken.
     async fn bind_ports_again(
         self: &Arc<Self>,
         member: &Member,
@@ -298,7 +298,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells the resolver what a container is called, and whom it may ask.
+    /// Sends a container's names and name servers to the resolver.
     pub(super) async fn tell_names(
         &self,
         member: &Member,
@@ -322,7 +322,7 @@ impl Inner {
         Ok(self.names.set(names, sockets).await?)
     }
 
-    /// Removes what connections add to the packet filter.
+    /// Removes the elements of connections from the packet filter.
     pub(super) async fn unfilter(
         self: &Arc<Self>,
         connections: &[(Arc<Network>, Endpoint)],
@@ -339,7 +339,7 @@ impl Inner {
     }
 }
 
-/// Whether names of containers are resolved in a network.
+/// Whether a network has names of containers.
 pub(super) fn has_names(network: &Network) -> bool {
     !network.predefined
 }
@@ -351,8 +351,8 @@ pub(super) fn pairs(connections: &[(Arc<Network>, Endpoint)]) -> Vec<(&Network, 
         .collect()
 }
 
-/// The sockets of a container's name server, and its process, by whose end the resolver knows that the
-/// container has ended, also when nobody tells it.
+/// The sockets of a container's name server, and its process: its end shows the resolver that the
+/// container has ended, even if hostd is down.
 pub(super) fn with_life(sockets: Option<Sockets>, pid: i32) -> Option<Sockets> {
     let mut sockets = sockets?;
     let process = Pid::from_raw(pid);
@@ -360,7 +360,7 @@ pub(super) fn with_life(sockets: Option<Sockets>, pid: i32) -> Option<Sockets> {
     Some(sockets)
 }
 
-/// Opens them for a container of which only the process is known.
+/// Opens them in the namespace of a container's process.
 pub(super) fn serve_names_of(pid: i32, before: Option<ResolverPorts>) -> std::io::Result<Sockets> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = keelson_netlink::Namespace::open(Path::new(&path));

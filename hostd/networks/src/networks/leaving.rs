@@ -10,10 +10,10 @@ use crate::store::Withdrawn;
 use crate::types::{Endpoint, Network};
 
 impl Networks {
-    /// Takes a container out of its networks. When this returns, nobody finds it there any more, and its
-    /// events were sent; the rest is done in the background. The future waits until the packet filter, the
-    /// ports and the names of it are gone, so that another container can have them. Its addresses are
-    /// free a moment later, when its links are gone.
+    /// Removes a container from its networks. When this returns, nobody sees it there any more, and
+    /// its events were sent; the rest happens in the background. The returned future waits until
+    /// its filter elements, ports and names are removed, so that another container can have them.
+    /// Its addresses become free a moment later, when its links are gone.
     pub fn leave(&self, container: &str) -> impl Future<Output = ()> + Send + 'static {
         if let Some(withdrawn) = self.0.store.withdraw(container) {
             let seat = self.0.seats.of(container);
@@ -29,8 +29,8 @@ impl Networks {
         }
     }
 
-    /// Ends with the engine: waits until those that have ended have left, and for the end of the resolver when
-    /// it serves nobody.
+    /// Called when the engine ends. Waits until all ended containers have left, and for the end of
+    /// the resolver if it serves no container.
     pub async fn close(&self) {
         for container in self.0.store.leaving() {
             if let Some(seat) = self.0.seats.get(&container) {
@@ -42,7 +42,7 @@ impl Networks {
 }
 
 impl Inner {
-    /// Every step is tried, whatever the one before has said: what is left is repaired or swept later.
+    /// Every step is tried, even if the previous one failed. Remains are repaired or swept later.
     async fn leave(
         self: &Arc<Self>,
         container: &str,

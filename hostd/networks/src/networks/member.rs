@@ -1,4 +1,4 @@
-//! A container as its networks know it.
+//! A container, as the networks see it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use keelson_model::spec::{ConnectionSpec, Port, PublishedPort};
 use crate::names::resolv_conf::Wishes;
 use crate::types::{Binding, Endpoint};
 
-/// A container that is about to run, or runs.
+/// A container that starts or runs.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// Its identifier.
@@ -21,14 +21,13 @@ pub struct Member {
     pub pid: i32,
     /// Whether it may have IPv6: its kernel parameters may forbid it.
     pub ipv6: bool,
-    /// What it is connected to, the main network first; `None`: it has no network namespace of its own
-    /// that could be connected.
+    /// Its connections, the main network first; `None`: it has no network namespace of its own.
     pub connections: Option<Vec<ConnectionSpec>>,
     /// The ports that it publishes.
     pub published: Vec<PublishedPort>,
-    /// Further ports, each of which is published at any port of the host.
+    /// Further ports, each of which is published at any free port of the host.
     pub publish_any: BTreeSet<Port>,
-    /// What it wants in its resolv.conf.
+    /// Its own values for its resolv.conf.
     pub wishes: Wishes,
 }
 

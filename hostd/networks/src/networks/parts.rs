@@ -1,5 +1,5 @@
-//! The parts of the kernel that networks need. They are opened when the first network of ours is needed:
-//! a host without any is left as it is.
+//! The parts of the kernel that networks need. They are opened when the first network is needed; a
+//! host without networks is not changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,8 +15,7 @@ use crate::firewall::{
 use crate::kernel::Kernel;
 use crate::types::{Binding, Endpoint, Network};
 
-/// Files that say that it is the engine that switches forwarding of a family on, so that the next one
-/// knows it, too.
+/// Files that record that the engine switches on forwarding of a family, for later engines.
 const FORWARDING_IPV4: &str = "forwarding-ipv4";
 const FORWARDING_IPV6: &str = "forwarding-ipv6";
 
@@ -27,7 +26,8 @@ pub(super) struct Parts {
 }
 
 impl Inner {
-    /// The parts, opened once: every network is made as it should be, with what running containers have.
+    /// Returns the parts. Opens them once, and restores every network, with what running containers
+    /// have.
     pub(super) async fn parts(self: &Arc<Self>) -> Result<&Parts, NetworkError> {
         self.parts.get_or_try_init(|| self.open_parts()).await
     }
@@ -49,7 +49,7 @@ impl Inner {
             drop_ipv6: self.claims_forwarding(&kernel, true, forwards_ipv6).await?,
             between: Vec::new(),
         };
-        // Drops first: nothing is forwarded that the filter does not know.
+        // The packet filter comes first: nothing is forwarded that it does not know.
         let firewall = blocking(move || {
             let firewall = Firewall::open(transit)?;
             firewall.restore(everything)?;
@@ -70,8 +70,8 @@ impl Inner {
         Ok(Parts { kernel, firewall })
     }
 
-    /// Removes links that an earlier engine has left. No link is made meanwhile, since that needs the
-    /// parts.
+    /// Removes links that an earlier engine has left. No link is created meanwhile, because that
+    /// needs the parts.
     async fn sweep(&self, kernel: &Kernel) {
         let networks = self.store.list().into_iter();
         let networks = networks.map(|network| network.id.clone()).collect();
@@ -82,7 +82,8 @@ impl Inner {
         }
     }
 
-    /// Switches forwarding of IPv6 on. What is no container's is dropped before.
+    /// Switches on IPv6 forwarding. Before that, packets that do not belong to containers are
+    /// dropped.
     pub(super) async fn forward_ipv6(&self, parts: &Parts) -> Result<(), NetworkError> {
         if self.claims_forwarding(&parts.kernel, true, true).await? {
             let firewall = Arc::clone(&parts.firewall);
@@ -91,9 +92,9 @@ impl Inner {
         Ok(parts.kernel.enable_forwarding(true).await?)
     }
 
-    /// Whether it is the engine that forwards a family: an earlier one has noted it, or it is `wanted` and
-    /// off. That is noted before anything is switched on: a crash in between must not make the next
-    /// engine think that somebody else wants a router.
+    /// Whether the engine forwards a family: an earlier one has recorded it, or it is `wanted` and
+    /// off. This is recorded before anything is switched on: after a crash in between, the next
+    /// engine must not conclude that somebody else wants a router.
     async fn claims_forwarding(
         &self,
         kernel: &Kernel,
@@ -114,7 +115,7 @@ impl Inner {
         Ok(claims)
     }
 
-    /// Restores what somebody else takes away.
+    /// Restores what somebody else removes.
     async fn watch(
         self: &Arc<Self>,
         kernel: &Kernel,
@@ -172,7 +173,7 @@ impl Parts {
     }
 }
 
-/// What connections add to the packet filter.
+/// The elements of connections in the packet filter.
 pub(super) fn elements(connections: &[(Arc<Network>, Endpoint)], bindings: &[Binding]) -> Elements {
     let mut all = Elements::default();
     for (network, endpoint) in connections {
@@ -181,7 +182,7 @@ pub(super) fn elements(connections: &[(Arc<Network>, Endpoint)], bindings: &[Bin
     all
 }
 
-/// Whether packets of IPv6 have to be forwarded for a network.
+/// Whether a network needs IPv6 forwarding.
 pub(super) fn forwards_ipv6(network: &Network) -> bool {
     network.ipv6 && network.bridge().is_some()
 }

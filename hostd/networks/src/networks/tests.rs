@@ -80,8 +80,8 @@ fn networks_come_and_go() {
     });
 }
 
-/// What becomes of forwarding, in a new namespace: whether the filter drops what is no container's by IPv4
-/// and by IPv6, once networks of a family are needed.
+/// Forwarding in a new namespace: whether the filter drops packets that do not belong to
+/// containers, by IPv4 and by IPv6, once networks of a family are needed.
 async fn dropped(base: &Path, ipv6: bool) -> (bool, bool) {
     let networks = open(base).await;
     if ipv6 && networks.find("six").is_err() {
@@ -102,7 +102,7 @@ fn forwarding(ipv6: bool) -> &'static str {
     }
 }
 
-/// Each family is decided by itself, and a restart decides the same.
+/// Each family is decided separately, and a restart decides the same.
 #[test]
 fn who_forwards_is_known_for_each_family() {
     for (ipv4, ipv6) in [("0", "0"), ("1", "0"), ("0", "1"), ("1", "1")] {
@@ -125,14 +125,14 @@ fn who_forwards_is_known_for_each_family() {
     }
 }
 
-/// An engine that died before it switched forwarding on had noted that it will.
+/// An engine that died before it switched on forwarding has recorded its intention.
 #[test]
 fn a_crash_before_forwarding_does_not_make_a_router() {
     in_namespace(async {
         let base = tempfile::tempdir().unwrap();
         std::fs::write(forwarding(false), "0").unwrap();
         std::fs::write(forwarding(true), "0").unwrap();
-        // At each switch: the note is there, and the filter drops.
+        // At each switch, the record exists and the filter drops.
         assert_eq!(dropped(base.path(), true).await, (true, true));
         assert_eq!(dropped(base.path(), true).await, (true, true));
         // The moment after the notes.
@@ -172,9 +172,9 @@ fn links_of_what_is_gone_are_removed_when_networks_are_opened() {
     });
 }
 
-/// Many are made at once, and a caller that goes away leaves nothing half-made.
+/// Many networks are created at once, and a caller that stops waiting leaves nothing half-done.
 #[test]
-fn subnets_are_never_given_twice() {
+fn subnets_are_never_allocated_twice() {
     in_namespace(async {
         let base = tempfile::tempdir().unwrap();
         let networks = open(base.path()).await;

@@ -18,10 +18,10 @@ const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 const HOST_IPV4: &str = "com.docker.network.host_ipv4";
 const HOST_IPV6: &str = "com.docker.network.host_ipv6";
 
-/// Option: it is the bridge network of the engine itself.
+/// Option: whether it is the default bridge network.
 pub(crate) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 
-/// Digits that a number after the prefix of an interface's name may need.
+/// Room for the number after the prefix of an interface's name, in digits.
 const NUMBER_WIDTH: usize = 3;
 
 pub(super) fn read(asked: Asked<'_>, reader: &mut Reader<'_>) -> Bridge {

@@ -1,7 +1,7 @@
-//! Options of a network's driver: from the texts that clients give to what the driver does.
+//! Parses the options of a network's driver from the texts that clients send.
 //!
 //! - `bridge`, `parent` (macvlan and ipvlan): the options of each driver.
-//! - `values`: reading one value.
+//! - `values`: parses one value.
 
 mod bridge;
 mod parent;
@@ -15,12 +15,12 @@ use values::Reader;
 pub(crate) use bridge::DEFAULT_BRIDGE;
 pub use values::OptionError;
 
-/// Option: whether the network has IPv4, when the request does not say it.
+/// Option: whether the network has IPv4, if the request does not say.
 pub(crate) const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
-/// Option: whether the network has IPv6, when the request does not say it.
+/// Option: whether the network has IPv6, if the request does not say.
 pub(crate) const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 
-/// What a network's driver is told.
+/// The input of a network's driver.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// The network's identifier.
@@ -29,26 +29,25 @@ pub(crate) struct Asked<'a> {
     pub(crate) driver: &'a str,
     /// Its options.
     pub(crate) options: &'a BTreeMap<String, String>,
-    /// Whether the network was asked to have no way out.
+    /// Whether an internal network was requested.
     pub(crate) internal: bool,
-    /// Whether it is the bridge network of the engine itself.
+    /// Whether it is the default bridge network.
     pub(crate) of_engine: bool,
 }
 
-/// What a driver makes of its options.
+/// Parsed options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Understood {
     pub(crate) driver: Driver,
-    /// Whether there is no way out, be it asked for or a consequence.
+    /// Whether the network is internal, by request or as a consequence of options.
     pub(crate) internal: bool,
-    /// What is wrong; the value then counts as not given.
+    /// The problems. A wrong value counts as not given.
     pub(crate) problems: Vec<OptionError>,
 }
 
-/// Reads options. Those that the driver does not know mean nothing to it, as with Docker.
+/// Parses options. As in Docker, the driver ignores options that it does not know.
 ///
-/// # Errors
-/// [`OptionError`]: there is no such driver. What is wrong with single options is in
+/// # Errors [`OptionError`]: there is no such driver. Problems of single options are in
 /// [`Understood::problems`], because a network of an engine with other rules must keep working.
 pub(crate) fn read(asked: Asked<'_>) -> Result<Understood, OptionError> {
     let mut reader = Reader::new(asked.options);
@@ -78,7 +77,7 @@ pub(crate) fn read(asked: Asked<'_>) -> Result<Understood, OptionError> {
     })
 }
 
-/// Whether a network has IPv4 and IPv6: what the request says, or an option, or Docker's default.
+/// Whether a network has IPv4 and IPv6: by the request, or an option, or Docker's default.
 ///
 /// # Errors
 /// An option's value is neither true nor false.
@@ -109,16 +108,16 @@ pub(crate) fn families(
     Ok((ipv4, ipv6))
 }
 
-/// Whether a network gets a gateway of a family when none was asked for.
+/// Whether a network gets a gateway of a family without a request.
 pub(crate) fn wants_gateway(driver: &Driver, internal: bool, ipv6: bool) -> bool {
     match driver {
-        // An isolated bridge has no address. One that is inhibited has none of IPv4, and when the
-        // network is internal, too, no container would use a gateway either.
+        // An isolated bridge has no address. A bridge with `inhibit_ipv4` has no IPv4 address; if
+        // its network is also internal, no container would use a gateway.
         Driver::Bridge(bridge) => {
             let inhibited = !ipv6 && bridge.inhibit_ipv4 && internal;
             bridge.mode(ipv6) != GatewayMode::Isolated && !inhibited
         }
-        // The gateway is a machine outside; nobody but the operator knows whether there is one.
+        // The gateway is another machine; only the operator knows whether there is one.
         Driver::Macvlan(_) | Driver::Ipvlan(_) => false,
         Driver::Host | Driver::Nothing => false,
     }

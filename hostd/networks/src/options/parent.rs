@@ -1,4 +1,4 @@
-//! Options of the drivers `macvlan` and `ipvlan`, whose networks lie on a link of the host.
+//! Options of the drivers `macvlan` and `ipvlan`, whose networks use a link of the host.
 
 use super::values::{Reader, check_link_name};
 use crate::types::{IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentLink};
@@ -9,10 +9,10 @@ const IPVLAN_MODE: &str = "ipvlan_mode";
 const IPVLAN_FLAG: &str = "ipvlan_flag";
 const MTU: &str = "com.docker.network.driver.mtu";
 
-/// The least unit that a link of IPv4 must carry (RFC 791), and the largest that a bridge can have.
+/// The smallest MTU for IPv4 (RFC 791), and the largest MTU of a bridge.
 const SMALLEST_MTU: u32 = 68;
 const LARGEST_MTU: u32 = 65535;
-/// VLAN identifiers that frames can carry (IEEE 802.1Q).
+/// Valid VLAN identifiers (IEEE 802.1Q).
 const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 
 pub(super) fn macvlan(reader: &mut Reader<'_>) -> Parent<MacvlanMode> {
@@ -65,7 +65,7 @@ pub(super) fn ipvlan(reader: &mut Reader<'_>) -> Parent<IpvlanMode> {
     }
 }
 
-/// The link that a network lies on. Without one it leads nowhere.
+/// Parses the parent link. Without one, the network uses a dummy link.
 fn parent(driver: &str, reader: &mut Reader<'_>) -> Option<ParentLink> {
     if reader.text(PARENT).is_some_and(str::is_empty) {
         return None;
@@ -87,7 +87,7 @@ fn parent(driver: &str, reader: &mut Reader<'_>) -> Option<ParentLink> {
     Some(ParentLink { name, vlan })
 }
 
-/// Bytes of a packet; 0: the usual.
+/// Parses an MTU in bytes; 0: the default.
 pub(super) fn mtu(reader: &mut Reader<'_>) -> Option<u32> {
     let read = |value: &str| match value.parse() {
         Ok(0) => Ok(None),

@@ -35,7 +35,7 @@ fn bridge(options: &[(&str, &str)]) -> Bridge {
     }
 }
 
-/// What is wrong with one option.
+/// The problem of one option.
 fn problem(driver: &str, name: &str, value: &str) -> String {
     let problems = read_all(driver, false, &[(name, value)]).unwrap().problems;
     assert_eq!(problems.len(), 1, "{name} {value}: {problems:?}");
@@ -49,7 +49,7 @@ fn a_bridge_without_options() {
         bridge(&[("com.docker.network.bridge.name", "")]).link,
         "br-0123456789ab"
     );
-    // Unknown ones mean nothing.
+    // Unknown options are ignored.
     assert_eq!(bridge(&[("foo", "bar")]), Bridge::new("br-0123456789ab"));
     let default = read_all("", false, &[]).unwrap();
     assert_eq!(
@@ -173,7 +173,7 @@ fn wrong_values_name_option_value_and_remedy() {
     ];
     let both = read_all("bridge", false, &two).unwrap();
     assert_eq!(both.problems.len(), 2);
-    // What can't be read counts as not given.
+    // A wrong value counts as not given.
     assert_eq!(both.driver, Driver::Bridge(Bridge::new("br-0123456789ab")));
 }
 
@@ -290,7 +290,7 @@ fn families_have_three_values() {
 }
 
 #[test]
-fn gateways_are_not_invented() {
+fn gateways_are_only_chosen_where_allowed() {
     let driver = |driver: &str, internal, options: &[(&str, &str)]| {
         read_all(driver, internal, options).unwrap().driver
     };

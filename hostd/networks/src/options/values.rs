@@ -1,18 +1,18 @@
-//! Reading one value.
+//! Parses one value.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Bytes of a link's name: `IFNAMSIZ` without the zero at the end.
+/// Longest name of a link in bytes: `IFNAMSIZ` without the final zero.
 pub(crate) const LONGEST_NAME: usize = 15;
 
-/// Why a driver can't be had, or what is wrong with one of its options.
+/// A problem of a driver or of one of its options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// There is no such driver.
     #[error("plugin {0:?} not found")]
     NoDriver(String),
-    /// The driver's only network is there already.
+    /// The driver's only network exists already.
     #[error("only one instance of {0:?} network is allowed")]
     OnlyOne(String),
     /// The driver is for several machines.
@@ -20,7 +20,7 @@ pub enum OptionError {
         "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
     )]
     NoSwarm,
-    /// A general option is neither true nor false.
+    /// The value of a general option is neither true nor false.
     #[error("driver-opt {name:?} is not a valid bool: {value:?}, use true or false")]
     NotABool {
         /// The option.
@@ -28,14 +28,14 @@ pub enum OptionError {
         /// Its value.
         value: String,
     },
-    /// An option of the driver can't be read.
+    /// The value of an option is wrong.
     #[error("failed to parse {name} value: {value} ({remedy})")]
     Value {
         /// The option.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong, or what would be right.
+        /// What is wrong, or what would be correct.
         remedy: String,
     },
     /// Options contradict each other or the network.
@@ -43,7 +43,7 @@ pub enum OptionError {
     Conflict(String),
 }
 
-/// Reads the options of one network and collects what is wrong.
+/// Parses the options of one network and collects the problems.
 pub(super) struct Reader<'a> {
     options: &'a BTreeMap<String, String>,
     problems: Vec<OptionError>,
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         self.options.get(name).map(String::as_str)
     }
 
-    /// A value that is given and understood.
+    /// The parsed value of an option, if it is given and correct.
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A truth value as Docker reads it (`strconv.ParseBool`).
+/// Parses a boolean like Docker does (`strconv.ParseBool`).
 pub(super) fn flag(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -113,11 +113,9 @@ pub(super) fn flag(value: &str) -> Option<bool> {
 }
 
 /// Checks a name for a link, by the kernel's rules (`dev_valid_name`).
-///
-/// # Errors
-/// What would be right.
+/// # Errors What would be correct.
 pub(crate) fn check_link_name(name: &str) -> Result<(), String> {
-    // The kernel would put a number in the place of `%d`.
+    // The kernel would replace `%d` by a number.
     let fits = |char: char| char.is_ascii_graphic() && !matches!(char, '/' | ':' | '%');
     let ok = (1..=LONGEST_NAME).contains(&name.len())
         && name.chars().all(fits)

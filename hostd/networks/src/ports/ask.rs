@@ -1,4 +1,4 @@
-//! What to reserve for what was asked. Nothing here asks the kernel.
+//! Plans which ports to reserve for a request. Pure: nothing here uses the kernel.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,24 +12,24 @@ use crate::types::{Binding, Endpoint, GatewayMode, Network};
 pub(crate) struct Side {
     /// The container's address.
     pub(crate) container: IpAddr,
-    /// Whether ports are reached at that address, and none of the host's is taken.
+    /// Whether ports are reached at that address, without using ports of the host.
     pub(crate) routed: bool,
-    /// Where ports are published that name no address of the host; `None`: everywhere.
+    /// The host's address for ports that name none; `None`: all addresses.
     pub(crate) default_binding: Option<IpAddr>,
 }
 
 /// The endpoints that publish a container's ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// That of IPv4.
+    /// The IPv4 endpoint.
     pub(crate) ipv4: Option<Side>,
-    /// That of IPv6.
+    /// The IPv6 endpoint.
     pub(crate) ipv6: Option<Side>,
 }
 
 impl Facts {
-    /// Of all endpoints of a container, those that publish its ports: the one with the default route of
-    /// each family, or else one of a routed network.
+    /// Chooses the endpoints that publish a container's ports: for each family the one with the
+    /// default route, or else one of a routed network.
     #[must_use]
     pub(crate) fn of<'a>(endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>) -> Self {
         let mut facts = Self::default();
@@ -68,14 +68,14 @@ impl Facts {
     }
 }
 
-/// What gets one number of a port: what was asked for with the same ports of both sides, at whatever
-/// addresses. Otherwise a client that tries IPv6 first would get to another container.
+/// A group of bindings that get the same port number: those with the same requested ports on both
+/// sides, at any addresses. Otherwise a client that tries IPv6 first could reach another container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) port: Port,
-    /// `None`: any free port.
+    /// The allowed ports; `None`: any free port.
     pub(super) host_ports: Option<PortRange>,
-    /// Where, and what asked for it: each address once.
+    /// The addresses, each once, with the request for each.
     pub(super) members: Vec<(IpAddr, PublishedPort)>,
 }
 
@@ -90,8 +90,8 @@ impl Group {
     }
 }
 
-/// What to reserve, in the order in which to do so: exact ports before ranges, which may avoid them, and
-/// ranges before what may be any port. And the bindings that take no port of the host.
+/// Plans the reservations, in order: exact ports first, then ranges, which may avoid them, then any
+/// free ports. Also returns the bindings that use no port of the host.
 pub(super) fn groups(
     asked: &[PublishedPort],
     exposed: &[Port],
@@ -142,7 +142,8 @@ pub(super) fn groups(
     (groups, direct)
 }
 
-/// The addresses of the host that are meant, and whether the container is reached at its own instead.
+/// The host's addresses for a request, and whether the container is reached at its own address
+/// instead.
 fn hosts(asked: &PublishedPort, facts: &Facts, host_has_ipv6: bool) -> Vec<(IpAddr, bool)> {
     let mut found = Vec::new();
     let given = asked.host.map(|host| host.to_canonical());
@@ -157,7 +158,7 @@ fn hosts(asked: &PublishedPort, facts: &Facts, host_has_ipv6: bool) -> Vec<(IpAd
     if let Some(side) = facts.ipv6 {
         let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let default = match side.default_binding {
-            // All of IPv4, as a default, means all.
+            // As a default, all IPv4 addresses means all addresses.
             Some(IpAddr::V4(address)) if address.is_unspecified() => None,
             default => default,
         };

@@ -17,7 +17,7 @@ struct Entry {
 }
 
 impl Book {
-    /// The container that has a port at an address, or at all, or at one of all.
+    /// The container that has a port at this address, or at an address that overlaps with it.
     pub(super) fn holder(&self, protocol: Protocol, host: IpAddr, port: u16) -> Option<&str> {
         let entries = self.0.get(&(protocol, port))?;
         let found = entries.iter().find(|entry| overlap(entry.host, host))?;
@@ -48,7 +48,7 @@ impl Book {
     }
 }
 
-/// Whether what is sent to one may be meant for the other.
+/// Whether two addresses overlap: one may be the unspecified address that includes the other.
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
     one.is_ipv4() == other.is_ipv4()
         && (one == other || one.is_unspecified() || other.is_unspecified())

@@ -1,5 +1,5 @@
-//! Why a port of the host could not be had. The words are those that clients of Docker look for; who has
-//! the port is added.
+//! Why a port of the host could not be reserved. The texts contain the words that clients of Docker
+//! look for, and name the holder of the port.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use keelson_model::spec::{Port, PortRange};
 
 use crate::types::Binding;
 
-/// Why a port of the host could not be had. Then none of the container's was reserved.
+/// Why a port of the host could not be reserved. Then none of the container's ports was reserved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// Another container has it, or the same one by another binding.
+    /// Another container has it, or the same container by another binding.
     #[error("Bind for {host}:{port} failed: port is already allocated (container {holder} has it)")]
     Allocated {
         /// The host's address.
@@ -21,20 +21,20 @@ pub enum PortError {
         /// Name and identifier of the container.
         holder: String,
     },
-    /// The host refuses it, mostly because one of its programs has it.
+    /// The kernel refuses it, mostly because a program has it.
     #[error("failed to bind host port for {place}: {reason}{}", by(.program.as_deref()))]
     Host {
-        /// What was to be published where.
+        /// The wanted binding.
         place: Place,
-        /// What the kernel said.
+        /// The kernel's answer.
         reason: String,
         /// The program that has it, if one was found.
         program: Option<String>,
     },
-    /// None of the ports that were allowed is free at all addresses.
+    /// None of the allowed ports is free at all addresses.
     #[error("failed to bind host port for {place}: all ports are allocated")]
     Exhausted {
-        /// What was to be published where.
+        /// The wanted binding.
         place: Place,
     },
     /// Port 0.
@@ -74,8 +74,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A published port whose reservation was lost while no engine ran. The packet filter still leads it to
-/// the container.
+/// A published port whose reservation was lost while no engine ran. The packet filter still maps it
+/// to the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// The binding.

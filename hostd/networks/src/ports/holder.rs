@@ -1,4 +1,4 @@
-//! Which program of the host has a port. Only asked when a port could not be had.
+//! Finds the program of the host that has a port. Only used when a reservation failed.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keelson_model::spec::Protocol;
 
-/// How long processes are looked at.
+/// How long processes are searched.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A socket in the kernel's table.
@@ -17,7 +17,7 @@ struct Entry {
     inode: u64,
 }
 
-/// The program that has a port: `nginx, process 812`. `None`: none was found.
+/// Finds the program that has a port: `nginx, process 812`. `None`: none was found.
 pub(super) fn program(protocol: Protocol, host: IpAddr, port: u16) -> Option<String> {
     let found = entries(protocol, host, port);
     let sockets: Vec<_> = found.iter().filter(|entry| entry.inode != 0).collect();
@@ -53,8 +53,8 @@ pub(super) fn program(protocol: Protocol, host: IpAddr, port: u16) -> Option<Str
     None
 }
 
-/// Whether all that has a port of TCP are connections that their programs have closed: no file leads to
-/// such a socket.
+/// Whether a TCP port is only used by connections that their programs have closed. Such sockets
+/// belong to no process.
 pub(super) fn only_lingers(host: IpAddr, port: u16) -> bool {
     let found = entries(Protocol::Tcp, host, port);
     !found.is_empty() && found.iter().all(|entry| entry.inode == 0)
@@ -64,16 +64,16 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The sockets that keep others from a port at an address.
+/// The sockets that prevent others from binding to a port at an address.
 fn entries(protocol: Protocol, host: IpAddr, port: u16) -> Vec<Entry> {
     let files = match protocol {
         Protocol::Tcp => ["tcp", "tcp6"],
         Protocol::Udp => ["udp", "udp6"],
-        // The kernel's table has another form, and who uses it is rare.
+        // The kernel's table has another format, and the protocol is rarely used.
         Protocol::Sctp => return Vec::new(),
     };
     let texts = files.map(|file| {
-        // Of the thread's network namespace: `/proc/net` is that of the first thread.
+        // Use the thread's network namespace: `/proc/net` is that of the first thread.
         fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default()
     });
     let all = texts.iter().flat_map(|text| parse(text));
@@ -82,13 +82,13 @@ fn entries(protocol: Protocol, host: IpAddr, port: u16) -> Vec<Entry> {
 }
 
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    // A socket of IPv6 that is bound to all addresses may take IPv4, too.
+    // An IPv6 socket bound to all addresses may take IPv4, too.
     let (one, other) = (one.to_canonical(), other.to_canonical());
     one == other || one.is_unspecified() || other.is_unspecified()
 }
 
-/// Reads a table of sockets as in proc_net(5): addresses are numbers of 32 bits in the machine's order, in
-/// hexadecimal.
+/// Parses a table of sockets (proc_net(5)). Addresses are hexadecimal numbers of 32 bits in the
+/// machine's byte order.
 fn parse(text: &str) -> impl Iterator<Item = Entry> {
     text.lines().skip(1).filter_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().take(10).collect();
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_tables_are_read() {
+    fn the_kernels_tables_are_parsed() {
         let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0
    1: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 06 00000000:00000000 03:0000 0 0 0 0 1

@@ -1,11 +1,11 @@
-//! Ports of the host that are published.
+//! Reserves the host's published ports.
 //!
-//! - `error`: why a port could not be had.
-//! - `ask`: what to reserve for what was asked.
-//! - `book`: which container has which port.
-//! - `socket`: a port is reserved by a socket that is bound to it.
-//! - `holder`: which program of the host has a port.
-//! - `reserve`: [`Ports`].
+//! - `error`: why a port could not be reserved.
+//! - `ask`: plans which ports to reserve for a request.
+//! - `book`: records which container has which port.
+//! - `socket`: reserves a port by a socket bound to it.
+//! - `holder`: finds the program that has a port.
+//! - `reserve`: puts these together: [`Ports`].
 
 mod ask;
 mod book;

@@ -1,4 +1,4 @@
-//! Reservations.
+//! Reserves the ports of containers.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,13 +18,13 @@ use super::holder;
 use super::socket::{self, Reserved};
 use crate::types::Binding;
 
-/// What the kernel uses when nothing is configured.
+/// The kernel's default range.
 const EPHEMERAL: PortRange = PortRange {
     first: 32768,
     last: 60999,
 };
 
-/// Milliseconds between attempts for a port.
+/// Milliseconds between attempts to reserve a port.
 const PAUSES: &[u64] = &[1, 3, 10, 20];
 
 /// A container that has ports.
@@ -36,8 +36,8 @@ pub(crate) struct Holder<'a> {
     pub(crate) name: &'a str,
 }
 
-/// The published ports of all containers. A port is reserved while this lives and the container is not
-/// released. Belongs to the network namespace of the threads that call it, which must be one.
+/// The published ports of all containers. A port is reserved while this value exists and its
+/// container is not released. All calling threads must be in the same network namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Ports(Mutex<State>);
 
@@ -45,8 +45,8 @@ pub(crate) struct Ports(Mutex<State>);
 struct State {
     book: Book,
     held: HashMap<String, Held>,
-    /// The last port that was given to somebody who wanted any. The next one gets another, so that a
-    /// client that still knows it does not meet a stranger at once.
+    /// The last automatic port. The next request gets another one, so that a client that still
+    /// knows this port does not reach another container at once.
     last: u16,
 }
 
@@ -61,7 +61,7 @@ struct Held {
 /// A port at an address of the host.
 type Spot = (Protocol, IpAddr, u16);
 
-/// Why a port was not had; a holder is looked for later.
+/// Why a port could not be reserved. Its holder is searched later.
 enum Refusal {
     Allocated { host: IpAddr, holder: String },
     Host { host: IpAddr, errno: Errno },
@@ -74,9 +74,9 @@ impl Ports {
         Self::default()
     }
 
-    /// Reserves the host's ports of a container: those that were asked for, and any for each of
-    /// `exposed` that was not. All or none. A container that has ports already keeps the same ones where
-    /// what it asked for allows it, and gives the others back.
+    /// Reserves the host's ports of a container: the requested ones, and any free one for each of
+    /// `exposed` that was not requested. Reserves all or none. A container that already has ports
+    /// keeps those that the request allows, and releases the others.
     ///
     /// # Errors
     /// A port is taken. The message names who has it.
@@ -101,12 +101,12 @@ impl Ports {
             return Ok(Vec::new());
         }
         let taken = self.state().take(container, &groups, direct);
-        // Looking for the program may take a while: nobody waits for it.
+        // The search for the program may take a while, so nobody waits for it under the lock.
         taken.map_err(|(group, port, refusal)| refusal.explain(&group, port, facts))
     }
 
-    /// Reserves again what a container had, after the engine was started anew. What can't be reserved
-    /// stays published all the same: the packet filter leads it to the container.
+    /// Reserves a container's ports again after a restart of the engine. A port that can't be
+    /// reserved stays published, because the packet filter still maps it to the container.
     pub(crate) fn reserve_again(&self, container: Holder<'_>, bindings: &[Binding]) -> Vec<Lost> {
         let mut lost = Vec::new();
         let state = &mut *self.state();
@@ -144,7 +144,7 @@ impl Ports {
         lost
     }
 
-    /// Gives back all ports of a container.
+    /// Releases all ports of a container.
     pub(crate) fn release(&self, container: &str) {
         let state = &mut *self.state();
         if let Some(held) = state.held.remove(container) {
@@ -170,7 +170,7 @@ impl Ports {
     }
 }
 
-/// A group that could not be had, the only port that it allows, and why that was not had.
+/// A group that could not be reserved, the only port that it allows, and the reason.
 type Failure = (Group, Option<u16>, Refusal);
 
 impl State {
@@ -208,7 +208,7 @@ impl State {
         Ok(bindings)
     }
 
-    /// Undoes an attempt, with what the container had before.
+    /// Undoes an attempt, and restores what the container had before.
     fn put_back(&mut self, container: Holder<'_>, held: Held, mut before: Held) {
         self.strike(container.id, held.sockets.keys());
         if before.bindings.is_empty() {
@@ -262,7 +262,7 @@ impl State {
                     }
                     return Ok(port);
                 }
-                // Another port would be refused just so.
+                // Another port would be refused in the same way.
                 Err(refusal @ Refusal::Host { errno, .. }) if errno != Errno::ADDRINUSE => {
                     return Err((Some(port), refusal));
                 }
@@ -277,9 +277,9 @@ impl State {
         Err((only, refusal))
     }
 
-    /// Reserves one port. When no other will do it is tried for some moments: a process that is being
-    /// started has copies of all our files until it executes its program, and so of the socket that a
-    /// container gave back just now.
+    /// Reserves one port. If no other port is allowed, retries for a moment: a process that is
+    /// being started has copies of all our descriptors until it executes its program, including the
+    /// socket of a port that was just released.
     fn take_patiently(
         &self,
         group: &Group,
@@ -313,7 +313,7 @@ impl State {
             match self.attempt(spot, own) {
                 Ok(reserved) => taken.push((spot, reserved)),
                 Err(refusal) => {
-                    // What was the container's own is not lost by that.
+                    // The container's own port is not lost by that.
                     own.extend(taken);
                     return Err(refusal);
                 }
@@ -322,7 +322,7 @@ impl State {
         Ok(taken)
     }
 
-    /// Reserves one port, by the socket that the container has already if there is one.
+    /// Reserves one port. Uses the container's existing socket if there is one.
     fn attempt(&self, spot: Spot, own: &mut HashMap<Spot, Reserved>) -> Result<Reserved, Refusal> {
         let (protocol, host, port) = spot;
         if let Some(container) = self.book.holder(protocol, host, port) {
@@ -384,7 +384,7 @@ impl Refusal {
     }
 }
 
-/// The words that clients know.
+/// The words that clients look for.
 fn reason(errno: Errno) -> String {
     match errno {
         Errno::ADDRINUSE => "address already in use".to_owned(),
@@ -394,7 +394,7 @@ fn reason(errno: Errno) -> String {
     }
 }
 
-/// The ports that programs get that want any.
+/// The kernel's range of automatic ports.
 fn ephemeral() -> PortRange {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     parse_range(&text).unwrap_or(EPHEMERAL)
@@ -407,13 +407,13 @@ fn parse_range(text: &str) -> Option<PortRange> {
     (first != 0 && first <= last).then_some(PortRange { first, last })
 }
 
-/// The ports that only programs get that name them.
+/// Ports that the kernel never assigns automatically.
 fn reserved_ports() -> Vec<RangeInclusive<u16>> {
     let path = "/proc/sys/net/ipv4/ip_local_reserved_ports";
     parse_reserved(&fs::read_to_string(path).unwrap_or_default())
 }
 
-/// Reads `8080,9148-9150`.
+/// Parses `8080,9148-9150`.
 fn parse_reserved(text: &str) -> Vec<RangeInclusive<u16>> {
     let parts = text.trim().split(',');
     let range = |part: &str| {

@@ -1,8 +1,9 @@
-//! A port is reserved by a socket that is bound to it, so that neither a program of the host nor we can
-//! have it while the other does.
+//! Reserves a port by a socket bound to it, so that a program of the host and a container can't
+//! have the same port.
 //!
-//! A socket of TCP does not listen: the packet filter leads connections past it, and what is not led is
-//! reset at once. If it listened, such connections would be taken and never served.
+//! A TCP socket does not listen: the packet filter redirects connections before they reach it, and
+//! the kernel resets all others at once. If it listened, such connections would be accepted and
+//! never served.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_
 
 use super::holder;
 
-/// A bound socket; `None` where the kernel does not have the protocol, and so nobody else can have the
+/// A bound socket; `None` if the kernel does not have the protocol, so that nobody else can use the
 /// port either.
 pub(super) type Reserved = Option<OwnedFd>;
 
@@ -25,8 +26,9 @@ pub(super) fn host_has_ipv6() -> bool {
 
 pub(super) fn reserve(protocol: Protocol, host: IpAddr, port: u16) -> Result<Reserved, Errno> {
     match attempt(protocol, host, port, false) {
-        // Connections of a program that has ended linger for a minute. Every server passes over them by
-        // this option. With it our hold is weaker: a program that uses it too could take the port.
+        // Connections of a program that has ended linger for a minute. Every server ignores them by
+        // this option. It makes our reservation weaker: a program that also uses it could take the
+        // port.
         Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp && holder::only_lingers(host, port) => {
             attempt(protocol, host, port, true)
         }
@@ -52,10 +54,10 @@ fn attempt(protocol: Protocol, host: IpAddr, port: u16, reuse: bool) -> Result<R
         Err(error) => return Err(error),
     };
     if host.is_ipv6() {
-        // IPv4 has a socket of its own.
+        // IPv4 has a separate socket.
         set_ipv6_v6only(&socket, true)?;
     }
-    // Never for UDP, where it lets two programs have one port.
+    // Never for UDP, where it would let two programs have one port.
     if reuse {
         set_socket_reuseaddr(&socket, true)?;
     }

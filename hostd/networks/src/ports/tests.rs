@@ -107,7 +107,7 @@ fn places(bindings: &[Binding]) -> Vec<String> {
 }
 
 #[test]
-fn one_number_is_had_at_all_addresses() {
+fn the_same_port_is_reserved_at_all_addresses() {
     run(|| {
         let ports = Ports::new();
         let bindings = ports
@@ -118,7 +118,7 @@ fn one_number_is_had_at_all_addresses() {
         };
         assert_eq!((first.host, second.host), (ALL4, ip("::")));
         assert_eq!(first.host_port, second.host_port);
-        // Also when one address is named in a binding of its own, and another is taken.
+        // Even if one address has a separate binding, and the port is taken at another.
         let next = first.host_port + 1;
         let _taken = TcpListener::bind(("127.0.0.2", next)).unwrap();
         let two = [
@@ -141,7 +141,7 @@ fn a_range_gives_the_first_port_that_is_free_at_all_addresses() {
         let range = [
             asked("", 8000, 8002, tcp(80)),
             asked("", 8000, 8002, tcp(81)),
-            // Exact ones come first, wherever they stand.
+            // Exact ports come first, wherever they are in the request.
             asked("", 8001, 8001, tcp(82)),
         ];
         let error = ports.reserve(WEB, &range, &[], &both()).unwrap_err();
@@ -171,7 +171,7 @@ fn a_range_gives_the_first_port_that_is_free_at_all_addresses() {
 }
 
 #[test]
-fn who_has_a_port_is_named() {
+fn the_holder_of_a_port_is_named() {
     run(|| {
         let ports = Ports::new();
         let eighty = [asked("", 80, 80, tcp(80))];
@@ -189,7 +189,7 @@ fn who_has_a_port_is_named() {
             refused(&[asked("127.0.0.1", 80, 80, tcp(80))])
                 .starts_with("Bind for 127.0.0.1:80 failed: port is already allocated")
         );
-        // Another protocol, and the same container, may have it.
+        // Another protocol, and the same container, may have the port.
         ports
             .reserve(OTHER, &[asked("", 80, 80, udp(80))], &[], &only4())
             .unwrap();
@@ -211,7 +211,7 @@ fn who_has_a_port_is_named() {
             text.contains(&format!(", process {pid}, has it)")),
             "{text}"
         );
-        // OTHER has what it had before the attempts.
+        // OTHER still has its earlier ports after the attempts.
         assert_eq!(places(&ports.bindings(OTHER.id)), ["0.0.0.0 80 80/udp"]);
 
         let text = refused(&[asked("192.0.2.9", 81, 81, tcp(80))]);
@@ -220,7 +220,7 @@ fn who_has_a_port_is_named() {
 }
 
 #[test]
-fn a_reserved_port_is_nobody_elses_and_takes_no_connections() {
+fn a_reserved_port_is_exclusive_and_accepts_no_connections() {
     run(|| {
         let ports = Ports::new();
         let all = [
@@ -258,7 +258,7 @@ fn a_reserved_port_is_nobody_elses_and_takes_no_connections() {
 }
 
 #[test]
-fn connections_that_linger_keep_no_port() {
+fn lingering_connections_do_not_block_a_port() {
     run(|| {
         let server = TcpListener::bind("127.0.0.1:8085").unwrap();
         let client = TcpStream::connect("127.0.0.1:8085").unwrap();
@@ -273,7 +273,7 @@ fn connections_that_linger_keep_no_port() {
 }
 
 #[test]
-fn any_port_is_of_the_kernels_range_and_not_reserved() {
+fn automatic_ports_are_in_the_kernels_range_and_not_reserved() {
     run(|| {
         shell("echo 40000 40003 > /proc/sys/net/ipv4/ip_local_port_range");
         shell("echo 40001 > /proc/sys/net/ipv4/ip_local_reserved_ports");
@@ -288,7 +288,7 @@ fn any_port_is_of_the_kernels_range_and_not_reserved() {
             error.to_string().ends_with("all ports are allocated"),
             "{error}"
         );
-        // A named port may be one of the reserved, and what is named is not published twice.
+        // A named port may be a reserved one, and a named port is not published twice.
         let named = [asked("", 40001, 40001, tcp(80))];
         let bindings = ports
             .reserve(OTHER, &named, &exposed[..1], &only4())
@@ -308,7 +308,7 @@ fn a_container_keeps_its_ports_when_its_gateway_moves() {
         for binding in &before {
             assert!(after.contains(binding), "{binding:?} {after:?}");
         }
-        // An attempt that fails takes nothing away.
+        // A failed attempt removes nothing.
         let _taken = TcpListener::bind("0.0.0.0:7000").unwrap();
         let more = [
             any[0].clone(),
@@ -318,7 +318,7 @@ fn a_container_keeps_its_ports_when_its_gateway_moves() {
         ports.reserve(WEB, &more, &[], &both()).unwrap_err();
         assert_eq!(ports.bindings(WEB.id), after);
         assert!(TcpListener::bind(("0.0.0.0", after[0].host_port)).is_err());
-        // No endpoint publishes any more.
+        // No endpoint publishes ports any more.
         ports.reserve(WEB, &any, &[], &Facts::default()).unwrap();
         assert!(ports.is_empty());
     });
@@ -332,7 +332,7 @@ fn ports_are_reserved_again_or_reported() {
             let ports = Ports::new();
             ports.reserve(WEB, &asked, &[], &only4()).unwrap()
         };
-        // The engine was killed, and a program has taken one of them.
+        // The engine was killed, and a program has taken one of the ports.
         let _program = TcpListener::bind("0.0.0.0:81").unwrap();
         let ports = Ports::new();
         let lost = ports.reserve_again(WEB, &bindings);
@@ -345,7 +345,7 @@ fn ports_are_reserved_again_or_reported() {
                 .contains("address already in use")
         );
         assert_eq!(ports.bindings(WEB.id), bindings);
-        // It is the container's all the same.
+        // It still belongs to the container.
         let error = ports
             .reserve(OTHER, &asked[1..], &[], &only4())
             .unwrap_err();
@@ -368,7 +368,7 @@ fn port_0_is_refused() {
     );
 }
 
-/// What is to be reserved, as text.
+/// The plan of reservations, as text.
 fn plan(asked: &[PublishedPort], facts: &Facts, ipv6: bool) -> Vec<String> {
     let (groups, direct) = groups(asked, &[], facts, ipv6);
     let mut texts: Vec<_> = groups
@@ -392,7 +392,7 @@ fn addresses_follow_from_the_families_and_the_networks_options() {
     let (all4, all6) = ("0.0.0.0 1 80/tcp", ":: 1 80/tcp");
     for (host, facts, ipv6, expected) in [
         ("", both(), true, vec![all4, all6]),
-        // A host without IPv6 has no implicit binding of it.
+        // A host without IPv6 has no implicit IPv6 binding.
         ("", both(), false, vec![all4]),
         ("", only4(), true, vec![all4]),
         ("0.0.0.0", both(), true, vec![all4]),
@@ -423,7 +423,8 @@ fn routed_networks_take_no_port_of_the_host() {
 }
 
 proptest! {
-    /// Whatever is asked for: each port of each address is planned once, those of one port side by side.
+    /// For any request, each port of each address is planned once, and bindings of one port are
+    /// adjacent.
     #[test]
     fn plans_hold_each_address_once(
         wanted in proptest::collection::vec((0_u8..4, 0_u16..3, 80_u16..82), 0..8),

@@ -1,4 +1,4 @@
-//! What is kept of a network on disk.
+//! A network's document on disk.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,9 +18,9 @@ use crate::NetworkError;
 use crate::options::{self, Asked};
 use crate::types::{Addressing, Driver, Network, Subnet};
 
-/// Name of the document that makes a network exist.
+/// Name of the document. A network exists while it has one.
 pub(super) const NETWORK: &str = "network.json";
-/// Bytes of a document that can't be read of which something is looked for.
+/// Largest unreadable document, in bytes, that is searched for known members.
 const LONGEST: u64 = 4 << 20;
 
 /// `network.json`.
@@ -36,8 +36,8 @@ pub(super) struct NetworkDocument {
     attachable: bool,
     ipv4: bool,
     ipv6: bool,
-    /// What was allocated. What was asked for is in `addressing`, and the two are never mixed: who
-    /// copies what was asked for must not get what was given.
+    /// The allocated subnets. The request is in `addressing`, and the two are never mixed: a copy
+    /// of the request must not contain allocated values.
     #[serde(default)]
     subnets: Vec<SubnetDocument>,
     #[serde(default)]
@@ -93,7 +93,7 @@ impl NetworkDocument {
         }
     }
 
-    /// The network that it describes.
+    /// Makes the network that it describes.
     fn network(self, engine: &str) -> Result<Network, String> {
         let predefined = self.id == predefined::id(predefined::BRIDGE, engine);
         let understood = options::read(Asked {
@@ -104,7 +104,7 @@ impl NetworkDocument {
             of_engine: predefined,
         });
         let understood = understood.map_err(|error| error.to_string())?;
-        // An engine with other rules made it. It works on, without the option.
+        // An engine with other rules has created it. It keeps working, without the option.
         for problem in &understood.problems {
             tracing::warn!(name = self.name, %problem, "option of a network has no effect");
         }
@@ -143,7 +143,7 @@ impl SubnetDocument {
     }
 }
 
-/// A network as it is on the disk.
+/// Makes the document of a network.
 pub(super) fn read(objects: &Objects, id: &str, engine: &str) -> Network {
     let path = match objects.document(id) {
         Ok(path) => path,
@@ -161,8 +161,8 @@ pub(super) fn read(objects: &Objects, id: &str, engine: &str) -> Network {
     unreadable(id, &path, why)
 }
 
-/// What can be known of a network whose document can't be read: perhaps a newer engine has written it,
-/// and its name and subnets are where they always were.
+/// Finds the name and subnets of a network in an unreadable document. A newer engine may have
+/// written it, with these members in their usual place.
 fn unreadable(id: &str, path: &Path, why: String) -> Network {
     tracing::error!(id, error = why, "network can't be read");
     let known = members(path);
@@ -195,7 +195,7 @@ fn unreadable(id: &str, path: &Path, why: String) -> Network {
     }
 }
 
-/// The members of a document, as far as it is JSON.
+/// The members of a document, if it is JSON.
 fn members(path: &Path) -> Value {
     let read = || {
         let mut text = String::new();
@@ -206,7 +206,7 @@ fn members(path: &Path) -> Value {
     read().unwrap_or_default()
 }
 
-/// Writes what makes a network exist.
+/// Writes a network's document, which makes the network exist.
 pub(super) fn write(
     objects: &Objects,
     era: keelson_store::Era,
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_what_its_document_says() {
+    fn a_document_restores_its_network() {
         let path = Path::new("network.json");
         let read = |text: &str| document::parse::<NetworkDocument>(path, text.as_bytes()).unwrap();
         let found = read(GOLDEN[0].1);

@@ -1,4 +1,4 @@
-//! What a connection gets of its network, and whether what it asks for fits to it.
+//! Allocates a connection's addresses, and checks its request.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::NetworkError;
 use crate::ipam::AddressError;
 use crate::types::{Driver, Endpoint, Network};
 
-/// Auxiliary addresses that take the place of the bridge's as the containers' gateway.
+/// Names of auxiliary addresses that replace the bridge's address as the containers' gateway.
 const OTHER_GATEWAYS: [&str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
 
-/// Whether what is asked for fits to a network. All that does not is told at once.
+/// Checks that a request fits a network. Reports all problems at once.
 pub(super) fn check(network: &Network, connection: &ConnectionSpec) -> Result<(), NetworkError> {
     if let Some(reason) = &network.unreadable {
         return Err(NetworkError::Unreadable {
@@ -54,7 +54,7 @@ pub(super) fn check(network: &Network, connection: &ConnectionSpec) -> Result<()
     }
 }
 
-/// Why a container can't ask for an address.
+/// Why a container can't request an address.
 fn misfit(network: &Network, address: IpAddr) -> Option<String> {
     let asked = network.asked.subnets.iter();
     let asked = asked.filter_map(|one| one.subnet.parse::<IpPrefix>().ok());
@@ -73,7 +73,7 @@ fn misfit(network: &Network, address: IpAddr) -> Option<String> {
     }
 }
 
-/// Gives a container its addresses in a network. Both or none.
+/// Allocates a container's addresses in a network: both or none.
 pub(super) fn give(
     state: &mut State,
     container: &str,
@@ -145,7 +145,7 @@ pub(super) fn give(
     })
 }
 
-/// The gateway of the subnet that an address is in.
+/// The gateway of the subnet of an address.
 fn gateway(network: &Network, address: IpAddr) -> Option<IpAddr> {
     let mut subnets = network.subnets.iter();
     let subnet = subnets.find(|subnet| subnet.prefix.contains(address))?;
@@ -159,7 +159,7 @@ fn gateway(network: &Network, address: IpAddr) -> Option<IpAddr> {
     other.or(subnet.gateway)
 }
 
-/// Makes the addresses of connections free.
+/// Releases the addresses of connections.
 pub(super) fn take_back(state: &mut State, ends: &[Endpoint]) {
     for end in ends {
         let Some(entry) = state.network_mut(&end.network) else {
@@ -171,8 +171,8 @@ pub(super) fn take_back(state: &mut State, ends: &[Endpoint]) {
     }
 }
 
-/// A hardware address at random: a locally administered one of a single interface. Of 46 random bits no
-/// two are the same.
+/// A random hardware address: a locally administered unicast one. With 46 random bits, no two are
+/// equal in practice.
 fn new_mac() -> Mac {
     let mut mac: Mac = rand::random();
     if let Some(first) = mac.first_mut() {
@@ -181,7 +181,7 @@ fn new_mac() -> Mac {
     mac
 }
 
-/// A name that no other link of ours has.
+/// A name that none of our other links has.
 pub(super) fn new_host_link(state: &State, taken: &[&str]) -> String {
     loop {
         let number: u32 = rand::random();

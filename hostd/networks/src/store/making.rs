@@ -1,6 +1,7 @@
-//! Making and removing networks. Each has two steps, with the kernel's work in between. The document is
-//! written before the kernel's work begins and removed after it has ended: whenever this process is
-//! killed, the next one finds the document, and does the kernel's work again.
+//! Creates and removes networks. Each has two steps, with the kernel's part in between. The
+//! document is written before the kernel's part is created, and removed after that is removed. If
+//! this process is killed in between, the next one finds the document, and repeats the kernel's
+//! part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,26 +18,25 @@ use crate::ipam::{SubnetRequest, allocate_subnets};
 use crate::options::{self, Asked, Understood};
 use crate::types::{Driver, MacvlanMode, Network, NewNetwork};
 
-/// Bytes of a network's name.
+/// Longest name of a network, in bytes.
 const LONGEST_NAME: usize = 255;
-/// The least unit that a link of IPv6 must carry, in bytes (RFC 8200).
+/// The smallest MTU for IPv6, in bytes (RFC 8200).
 const SMALLEST_MTU_IPV6: u32 = 1280;
 
-/// A network that was made.
+/// A new network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Made {
     pub(crate) network: Arc<Network>,
-    /// What was asked for and has no effect, one sentence each.
+    /// Requested options that have no effect, one sentence each.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Store {
-    /// Begins to make a network: its name and subnets are its own, its document is written, and nobody
-    /// sees it yet. [`Store::publish`] or [`Store::abandon`] follows.
+    /// Starts to create a network: its name and subnets are reserved, its document is written, and
+    /// nobody sees it yet. The caller must then call [`Store::publish`] or [`Store::abandon`].
     ///
-    /// # Errors
-    /// The name is taken or not allowed, the driver or an option does not exist, there are no such
-    /// subnets, or the disk fails. Nothing of it remains.
+    /// # Errors The name is taken or invalid, the driver or an option does not exist, the subnets
+    /// are not available, or the disk fails. Nothing of the network remains.
     pub(crate) fn begin(
         &self,
         new: NewNetwork,
@@ -92,7 +92,7 @@ impl Store {
         }
     }
 
-    /// With the options that were not given. What the request says itself overrules them.
+    /// Adds default options. The request's own values have priority.
     fn with_default_options(&self, mut new: NewNetwork) -> NewNetwork {
         let driver = match new.driver.as_str() {
             "" => "bridge",
@@ -111,7 +111,7 @@ impl Store {
         new
     }
 
-    /// Shows a network that was begun, when the kernel's work is done.
+    /// Makes a new network visible, once the kernel's part exists.
     pub(crate) fn publish(&self, id: &str) {
         let mut state = self.state();
         if let Some(entry) = state.network_mut(id) {
@@ -120,17 +120,16 @@ impl Store {
         }
     }
 
-    /// Forgets a network that was begun, when the kernel's work has failed and is undone.
+    /// Forgets a new network, because the kernel's part has failed and is undone.
     pub(crate) fn abandon(&self, id: &str) {
         self.discard(id);
         self.state().remove(id);
     }
 
-    /// Begins to remove a network: from now on nobody finds it, so nobody can be connected to it.
-    /// [`Store::finish_removal`] or [`Store::give_up_removal`] follows.
+    /// Starts to remove a network: from now on nobody finds it, so no container can be connected to
+    /// it. The caller must then call [`Store::finish_removal`] or [`Store::give_up_removal`].
     ///
-    /// # Errors
-    /// There is none, every engine has it, or containers are in it.
+    /// # Errors The network does not exist or is predefined, or containers are in it.
     pub(crate) fn begin_removal(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
         let mut state = self.state();
         let network = Arc::clone(&state.find(term)?.network);
@@ -156,10 +155,10 @@ impl Store {
         Ok(network)
     }
 
-    /// Removes a network, when what the kernel had of it is gone.
+    /// Removes a network, once its part in the kernel is gone.
     ///
-    /// # Errors
-    /// The disk fails. The network is then there as before, and its kernel's part has to be made again.
+    /// # Errors The disk fails. The network then exists as before, and the caller must create its
+    /// part in the kernel again.
     pub(crate) fn finish_removal(&self, id: &str) -> Result<(), NetworkError> {
         let trash = match self.objects.discard(id) {
             Ok(trash) => trash,
@@ -181,14 +180,14 @@ impl Store {
         Ok(())
     }
 
-    /// Shows a network again whose removal has failed.
+    /// Makes a network visible again, because its removal has failed.
     pub(crate) fn give_up_removal(&self, id: &str) {
         if let Some(entry) = self.state().network_mut(id) {
             entry.phase = Phase::Ready;
         }
     }
 
-    /// The networks that a cleaning may remove: containers are in none of them.
+    /// The networks that a prune may remove: those without containers.
     pub(crate) fn unused(&self) -> Vec<Arc<Network>> {
         let state = self.state();
         let mut list = state.list();
@@ -200,7 +199,7 @@ impl Store {
         list
     }
 
-    /// Writes a network's document. It exists from then on.
+    /// Writes a network's document. The network exists from then on.
     pub(super) fn keep(&self, network: &Network) -> Result<(), NetworkError> {
         if !self.objects.directory(&network.id)?.is_dir() {
             self.objects.prepare(&network.id)?;
@@ -210,7 +209,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the files of a network that nobody has seen.
+    /// Removes the files of a network that was never visible.
     fn discard(&self, id: &str) {
         let gone = self.objects.discard(id).and_then(|trash| match trash {
             Some(trash) => remove_tree(&trash),
@@ -242,7 +241,7 @@ fn check_name(name: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// What clients say about a network stays in memory as long as it exists.
+/// Clients' options and labels stay in memory as long as the network exists.
 fn check_size(new: &NewNetwork) -> Result<(), NetworkError> {
     let bytes = |map: &BTreeMap<String, String>| -> usize {
         map.iter()
@@ -308,7 +307,7 @@ fn check_driver(driver: &Driver, ipv4: bool, ipv6: bool) -> Result<(), NetworkEr
     }
 }
 
-/// What two networks can't both have.
+/// Checks for conflicts between two networks.
 fn check_conflicts(
     state: &State,
     id: &str,

@@ -1,4 +1,4 @@
-//! The connections of containers: what running ones have, and what stopped ones will ask for.
+//! The connections of containers: what running ones have, and what stopped ones will request.
 
 use std::sync::Arc;
 
@@ -12,13 +12,12 @@ use crate::NetworkError;
 use crate::types::{Binding, Driver, Endpoint, Network, NetworkMember};
 
 impl Store {
-    /// Gives a container what it needs for further connections, and writes it down. Afterwards its
-    /// default routes may lead elsewhere ([`Store::endpoints_of`]). Returns the new connections in the
-    /// order of their interfaces.
+    /// Allocates what a container needs for further connections, and records it on disk. Its
+    /// default routes may change by that ([`Store::endpoints_of`]). Returns the new connections in
+    /// the order of their interfaces.
     ///
-    /// # Errors
-    /// A network is not there, has no address left, or does not fit; the container is in it already; the
-    /// disk fails. Nothing is given then.
+    /// # Errors A network does not exist, has no free address, or does not fit; the container is
+    /// already in it; the disk fails. Nothing is allocated then.
     pub(crate) fn reserve(
         &self,
         container: &str,
@@ -73,13 +72,13 @@ impl Store {
         Ok(given)
     }
 
-    /// Takes a connection back. Returns those that remain, whose default routes may have changed. One that
-    /// is not there is no error: cleaning up can be repeated.
+    /// Releases a connection. Returns the remaining ones, whose default routes may have changed. A
+    /// missing connection is no error, so that cleaning up can be repeated.
     pub(crate) fn release(&self, container: &str, endpoint: &str) -> Vec<Endpoint> {
         self.take_away(container, |end| end.id == endpoint)
     }
 
-    /// Takes back all that a container has.
+    /// Releases everything that a container has.
     pub(crate) fn release_all(&self, container: &str) {
         self.take_away(container, |_| true);
     }
@@ -95,7 +94,7 @@ impl Store {
             member.bindings.clear();
         }
         route(&state, &mut member);
-        // The file may say more than there is: the next engine then takes it back again.
+        // The file may contain more than the container has. The next engine then releases it again.
         if let Err(error) = self.runs.write(container, &member) {
             tracing::warn!(container, %error, "networks of a container not written down");
         }
@@ -115,7 +114,8 @@ impl Store {
         left
     }
 
-    /// Tells subscribers that a container is connected now. They hear of its end only after this.
+    /// Sends the event that a container is connected. Subscribers get its disconnect event only
+    /// after this.
     pub(crate) fn announce(&self, container: &str, endpoint: &str) {
         let mut state = self.state();
         let Some(member) = state.members.get_mut(container) else {
@@ -132,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Makes the IPv6 addresses of a container free: it turned out to have no IPv6. Returns its
+    /// Releases the IPv6 addresses of a container that turned out to have no IPv6. Returns its
     /// connections.
     ///
     /// # Errors
@@ -161,10 +161,9 @@ impl Store {
         Ok(ends)
     }
 
-    /// Writes down which ports of a running container are published, instead of what was known before.
+    /// Records the published ports of a running container. They replace the earlier ones.
     ///
-    /// # Errors
-    /// The disk fails. What was known before is still known then.
+    /// # Errors The disk fails. The earlier record is kept.
     pub(crate) fn set_bindings(
         &self,
         container: &str,
@@ -223,7 +222,7 @@ impl Store {
         self.state().members_in(id)
     }
 
-    /// Notes that a running container has another name.
+    /// Records the new name of a running container.
     pub(crate) fn rename(&self, container: &str, name: &str) {
         let mut state = self.state();
         let Some(member) = state.members.get_mut(container) else {
@@ -235,8 +234,8 @@ impl Store {
         }
     }
 
-    /// Notes what a container will ask for at each start. Others get its addresses only when no other
-    /// is free.
+    /// Records what a container will request at each start. Others get its addresses only when no
+    /// other is free.
     pub(crate) fn configure(&self, container: &str, connections: &[ConnectionSpec]) {
         self.state().configure(container, connections);
     }
@@ -246,7 +245,7 @@ impl Store {
         self.state().forget(container);
     }
 
-    /// Whether a connection fits to its network, which must be there.
+    /// Checks that a connection fits its network, which must exist.
     ///
     /// # Errors
     /// [`NetworkError::NotFound`] and the like, [`NetworkError::Endpoint`].
@@ -258,7 +257,7 @@ impl Store {
     }
 }
 
-/// The networks of connections that are asked for.
+/// Finds the networks of requested connections.
 fn wished(
     state: &State,
     known: &Member,
@@ -281,7 +280,7 @@ fn wished(
     Ok(networks)
 }
 
-/// Chooses the connections that a container's default routes lead to.
+/// Chooses the connections of a container's default routes.
 fn route(state: &State, member: &mut Member) {
     let network = |end: &Endpoint| state.network(&end.network).map(|entry| &*entry.network);
     let ends: Vec<Known<'_>> = member

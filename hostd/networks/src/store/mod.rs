@@ -1,16 +1,16 @@
 //! The networks of a host, and which containers are in them.
 //!
-//! A network is a directory with a document, and exists from its document to its removal. What a
-//! running container has in its networks is one document in the run directory, which a reboot empties:
-//! so an engine that was killed knows what to give back, and nothing is counted that nobody has.
+//! A network is a directory with a document; it exists while the document does. What a running
+//! container has in its networks is one document in the run directory, which a reboot empties. So a
+//! restarted engine knows what to release, and never counts anything that nobody has.
 //!
-//! - `document`: what is kept of a network; `runs`: what is kept of a running container.
-//! - `state`: all of it in memory, and how a network is found.
+//! - `document`: the document of a network; `runs`: the document of a running container.
+//! - `state`: everything in memory, and how a network is found.
 //! - `predefined`: the networks that every engine has.
-//! - `making`: making and removing networks, each in two steps with the kernel's work in between.
+//! - `making`: creates and removes networks, each in two steps with the kernel's part in between.
 //! - `plan`: the order of a container's interfaces, their names, and its default routes.
-//! - `giving`: what a connection gets of its network, and whether it fits.
-//! - `members`: the connections of containers. `withdrawing`: the end of all of a container's.
+//! - `giving`: allocates a connection's addresses, and checks its request.
+//! - `members`: the connections of containers. `withdrawing`: ends all connections of a container.
 
 mod document;
 mod giving;
@@ -43,7 +43,7 @@ use state::State;
 
 pub(crate) use withdrawing::Withdrawn;
 
-/// Events that a slow subscriber may lag behind before it loses some.
+/// How many events a slow subscriber may lag behind before it loses some.
 const EVENT_BACKLOG: usize = 1024;
 
 /// A network that the host reaches through a link, without a router.
@@ -72,7 +72,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the networks of a host. One whose document can't be read is kept as it is, and listed.
+    /// Opens the networks of a host. A network whose document can't be read is listed and not
+    /// changed.
     ///
     /// # Errors
     /// A directory can't be made or read, or an option of the default bridge network is wrong.
@@ -114,7 +115,7 @@ impl Store {
         std::mem::take(&mut *locked(&self.recovered))
     }
 
-    /// From where subnets are taken.
+    /// The pools of automatic subnets.
     pub(crate) const fn pools(&self) -> &Pools {
         &self.pools
     }
@@ -138,7 +139,7 @@ impl Store {
         self.events.subscribe()
     }
 
-    /// Says that something happened to a network.
+    /// Sends an event of a network.
     fn emit(&self, action: &'static str, network: &Network, container: Option<&str>) {
         let mut attributes = vec![
             ("name".to_owned(), network.name.clone()),
@@ -148,7 +149,7 @@ impl Store {
         self.send(action, &network.id, attributes);
     }
 
-    /// Says that unused networks were removed.
+    /// Sends the event that unused networks were removed.
     pub(crate) fn emit_prune(&self) {
         // Docker's word and value: networks take no room on the disk.
         let attributes = vec![("reclaimed".to_owned(), "0".to_owned())];
@@ -156,7 +157,7 @@ impl Store {
     }
 
     fn send(&self, action: &'static str, id: &str, attributes: Vec<(String, String)>) {
-        // Without subscribers there is nobody to tell.
+        // There may be no subscribers.
         let _ = self.events.send(NetworkEvent {
             action,
             id: id.to_owned(),
@@ -170,7 +171,8 @@ impl Store {
     }
 }
 
-/// The value, also when its last user panicked: every change is made when nothing can fail any more.
+/// Locks the value even if its last user panicked: every change is made only when nothing can fail
+/// any more.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -183,7 +185,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), NetworkError> {
         .map_err(NetworkError::io("mkdir", path))
 }
 
-/// 64 hexadecimal digits that nothing else has.
+/// A new unique identifier of 64 hexadecimal digits.
 fn new_id() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }

@@ -9,14 +9,14 @@ use crate::NetworkError;
 use crate::options::routes_by_device;
 use crate::types::{Driver, Endpoint, Network};
 
-/// Where interfaces get their names from when their driver says nothing.
+/// The default prefix of interfaces' names.
 const USUAL_PREFIX: &str = "eth";
 
-/// A connection that is asked for, with the network that it means.
+/// A requested connection, with its network.
 pub(super) type Wish<'a> = (&'a ConnectionSpec, &'a Network);
 
-/// Puts connections into the order of their interfaces: the main one, which is the first that was asked
-/// for, then those with higher priority, then by the networks' names. So a container finds the same
+/// Sorts connections in the order of their interfaces: the main one, which is the first of the
+/// request, then by descending priority, then by the networks' names. So a container finds the same
 /// names after each start.
 pub(super) fn order(wishes: &mut [Wish<'_>]) {
     if let Some((_, others)) = wishes.split_first_mut() {
@@ -36,7 +36,7 @@ pub(super) fn interfaces(
     wishes: &[Wish<'_>],
 ) -> Result<Vec<String>, NetworkError> {
     let mut names: BTreeSet<String> = used.collect();
-    // All that are asked for come first, so that no number is in their way.
+    // Requested names come first, so that no automatic name takes them.
     for (spec, network) in wishes {
         if let Some(name) = &spec.interface
             && !network.is_plain()
@@ -71,12 +71,12 @@ pub(super) fn interfaces(
     Ok(wishes.iter().map(next).collect())
 }
 
-/// A connection and its network, as far as it is there.
+/// A connection, and its network if that exists.
 pub(super) type Known<'a> = (&'a Endpoint, Option<&'a Network>);
 
-/// Where the default route of a family leads, of all connections of a container: the identifier of the
-/// one with the highest priority, then with both families, then with the first name of a network. A
-/// network without a way out never has it: connections to elsewhere fail at once then.
+/// Chooses the connection of a family's default route, and returns its identifier. The order: the
+/// highest priority, then both families, then the first name of a network. An internal network
+/// never gets it, so that connections to elsewhere fail at once.
 pub(super) fn default_route(ends: &[Known<'_>], ipv6: bool) -> Option<String> {
     let leads_out = ends.iter().filter_map(|(end, network)| {
         let network = (*network)?;

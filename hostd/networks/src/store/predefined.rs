@@ -1,4 +1,4 @@
-//! The networks that every engine has: `bridge`, `host` and `none`.
+//! The predefined networks, which every engine has: `bridge`, `host` and `none`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,19 +28,19 @@ pub(super) fn is_reserved(name: &str) -> bool {
     matches!(name, BRIDGE | HOST | NONE | "default") || name.starts_with("container:")
 }
 
-/// The identifier of a network, which stays the same as long as the engine has the same one.
+/// The identifier of a predefined network. It depends only on the engine's identifier.
 pub(super) fn id(name: &str, engine: &str) -> String {
     hex::encode(Sha256::digest(format!("network {name} of {engine}")))
 }
 
-/// The year 1: when it is not known, as Docker says it.
+/// The year 1, which Docker shows for an unknown time.
 fn never() -> Timestamp {
     "0001-01-01T00:00:00Z"
         .parse()
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// `host` and `none`, which have nothing to keep.
+/// `host` and `none`, which have no document.
 pub(super) fn plain(engine: &str) -> [Network; 2] {
     let network = |name: &str, driver: Driver, ipv4| Network {
         id: id(name, engine),
@@ -65,9 +65,10 @@ pub(super) fn plain(engine: &str) -> [Network; 2] {
 }
 
 impl Store {
-    /// Makes the default bridge network what the options say. Its subnet stays the same: clients and
-    /// operators write it down. It changes with the options, or when the host has come to reach it
-    /// elsewhere, and never while containers are in it. Without any free subnet there is no such network.
+    /// Brings the default bridge network to the configured options. Its subnet stays the same,
+    /// because clients and operators rely on it. It changes only with the options, or if another
+    /// link of the host now leads to it, and never while containers are in it. If no subnet is
+    /// free, there is no default bridge network.
     pub(super) fn open_default_bridge(
         &self,
         wanted: Option<&DefaultBridge>,
@@ -131,14 +132,15 @@ impl Store {
                 network.asked.clone_from(&known.asked);
                 network.ipv6 = known.ipv6;
             }
-            // Whoever can reach the API can put it right, so everything else must work without.
+            // An operator who can reach the API can repair this, so everything else must work
+            // without it.
             (None, None) => return Ok(()),
         }
         if let Some(known) = &known {
             network.created = known.created;
         }
         match unreadable {
-            // Perhaps a newer engine can read it. Until then the network is only in memory.
+            // A newer engine may be able to read it. Until then the network is only in memory.
             Some(error) => {
                 tracing::error!(
                     error,
@@ -153,7 +155,7 @@ impl Store {
     }
 }
 
-/// What the host reaches through links that are not those of our networks.
+/// The networks that the host reaches through other links than ours.
 pub(super) fn own_routes_left_out(state: &State, routes: &[HostRoute]) -> Vec<IpPrefix> {
     let own = state.bridges();
     let others = routes.iter().filter(|route| !own.contains(&route.link));

@@ -1,6 +1,6 @@
-//! What running containers have in their networks: a file for each container, gone with the boot. It
-//! is written before the kernel is asked for anything, and removed when everything is given back. What
-//! can't be read stays as it is: a later hostd may understand it.
+//! What running containers have in their networks: a file for each container, in memory until the
+//! next boot. It is written before the first request to the kernel, and removed when everything is
+//! released. An unreadable file is not changed, because a later hostd may be able to read it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,9 +14,9 @@ use super::state::Member;
 use crate::NetworkError;
 use crate::types::{Binding, Endpoint, Recovered};
 
-/// Bytes of a file.
+/// Largest file in bytes.
 const LONGEST: u64 = 16 << 20;
-/// The engine that reads them may be older than this one, at any time.
+/// The next engine that reads them may be an older one, at any time.
 const ERA: Era = Era::Trial;
 const ENDING: &str = ".json";
 
@@ -64,7 +64,7 @@ impl Runs {
         Self(directory)
     }
 
-    /// What an earlier hostd has left.
+    /// Reads what an earlier hostd has left.
     pub(super) fn read(&self) -> Found {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
@@ -86,7 +86,7 @@ impl Runs {
             };
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(container) = name.and_then(|name| name.strip_suffix(ENDING)) else {
-                // Begun by a hostd that was killed; the old file is still whole.
+                // A killed hostd has left it; the old file is still complete.
                 if path.file_name().is_some_and(file::is_temporary) {
                     let _ = fs::remove_file(&path);
                 }
@@ -113,7 +113,7 @@ impl Runs {
         }
     }
 
-    /// Keeps what a container has; with nothing left its file is removed.
+    /// Stores what a container has. If that is nothing, its file is removed.
     pub(super) fn write(&self, container: &str, member: &Member) -> Result<(), NetworkError> {
         let path = self.path(container)?;
         if member.endpoints.is_empty() && member.bindings.is_empty() {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_stays() {
+    fn files_of_others_are_kept() {
         let base = tempfile::tempdir().unwrap();
         let runs = Runs::new(base.path().to_owned());
         let golden =

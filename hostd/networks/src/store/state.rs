@@ -1,4 +1,4 @@
-//! All networks and their members in memory. Nothing here can fail half-way.
+//! All networks and their members in memory. No change here can fail half-way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use crate::NetworkError;
 use crate::ipam::Space;
 use crate::types::{Binding, Driver, Endpoint, Network, NetworkMember, Recovered};
 
-/// What is done with a network.
+/// The phase of a network's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is being made: its name and subnets are taken, and nobody sees it.
+    /// It is being created: its name and subnets are taken, and nobody sees it.
     Making,
-    /// It is there.
+    /// It exists.
     Ready,
-    /// It is being removed: nobody can be connected to it any more.
+    /// It is being removed: no container can be connected to it any more.
     Going,
 }
 
@@ -46,17 +46,17 @@ pub(super) struct Member {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) bindings: Vec<Binding>,
-    /// The endpoints of which subscribers know.
+    /// The endpoints whose connect event was sent.
     pub(super) announced: BTreeSet<String>,
 }
 
-/// Addresses that a container asks for at each start, with the network in which.
+/// The addresses that a container requests at each start, with their networks.
 type Configured = Vec<(String, Vec<IpAddr>)>;
 
-/// The addresses that a container had in networks without having asked for them.
+/// The earlier automatic addresses of a container.
 type Previous = BTreeMap<String, Vec<IpAddr>>;
 
-/// Containers of which it is remembered which addresses they had.
+/// How many containers' earlier addresses are remembered.
 const MOST_REMEMBERED: usize = 4096;
 
 /// All networks and their members.
@@ -64,20 +64,20 @@ const MOST_REMEMBERED: usize = 4096;
 pub(super) struct State {
     networks: BTreeMap<String, Entry>,
     pub(super) members: BTreeMap<String, Member>,
-    /// Containers whose run is over, and whose links may still be there.
+    /// Containers whose run has ended, but whose links may still exist.
     pub(super) leaving: BTreeMap<String, Member>,
     configured: BTreeMap<String, Configured>,
     previous: BTreeMap<String, Previous>,
 }
 
 impl State {
-    /// Adds a network that is there.
+    /// Adds an existing network.
     pub(super) fn add(&mut self, network: Network) {
         let entry = Entry::new(network, Phase::Ready);
         self.networks.insert(entry.network.id.clone(), entry);
     }
 
-    /// Adds a network that is being made.
+    /// Adds a network that is being created.
     pub(super) fn begin(&mut self, network: Network) -> Arc<Network> {
         let entry = Entry::new(network, Phase::Making);
         let network = Arc::clone(&entry.network);
@@ -85,8 +85,7 @@ impl State {
         network
     }
 
-    /// Puts a network in the place of an older one with the same identifier. Its members keep what they
-    /// have.
+    /// Replaces a network by one with the same identifier. Its members keep what they have.
     pub(super) fn replace(&mut self, network: Network) {
         let id = network.id.clone();
         self.add(network);
@@ -110,12 +109,12 @@ impl State {
         self.networks.get_mut(id)
     }
 
-    /// All that are there or become so or were so, for what no two may have.
+    /// All networks, including those being created or removed, to check for conflicts.
     pub(super) fn all(&self) -> impl Iterator<Item = &Network> {
         self.networks.values().map(|entry| &*entry.network)
     }
 
-    /// Those that are there, by name.
+    /// The existing networks, by name.
     pub(super) fn list(&self) -> Vec<Arc<Network>> {
         let there = self.networks.values();
         let there = there.filter(|entry| entry.phase == Phase::Ready);
@@ -173,7 +172,7 @@ impl State {
         all.filter(move |(.., endpoint)| endpoint.network == id)
     }
 
-    /// The same to keep.
+    /// The same, as owned values.
     pub(super) fn members_in(&self, id: &str) -> Vec<NetworkMember> {
         let inside = self.inside(id);
         inside
@@ -192,8 +191,8 @@ impl State {
         endpoints.map(|endpoint| endpoint.host_link.as_str())
     }
 
-    /// Counts again what running containers have. What is in no network that is known belongs to a
-    /// container all the same.
+    /// Records again what running containers have, after a restart. Connections to unknown networks
+    /// are recorded, too.
     pub(super) fn recover(&mut self, found: Vec<Recovered>) -> Vec<Recovered> {
         for one in &found {
             for endpoint in &one.endpoints {
@@ -219,7 +218,7 @@ impl State {
         found
     }
 
-    /// Notes which addresses a container asks for at each start.
+    /// Records the addresses that a container requests at each start.
     pub(super) fn configure(&mut self, container: &str, connections: &[ConnectionSpec]) {
         let configured: Configured = connections
             .iter()
@@ -240,8 +239,8 @@ impl State {
         self.previous.remove(container);
     }
 
-    /// Remembers which addresses a container had: it gets them again when they are free, since those that
-    /// look up names only once would not find it elsewhere.
+    /// Remembers the automatic addresses of a container. It gets them again if they are free,
+    /// because clients that look up a name only once would not find it elsewhere.
     pub(super) fn remember(&mut self, container: &str, ends: &[Endpoint]) {
         if self.previous.len() >= MOST_REMEMBERED && !self.previous.contains_key(container) {
             self.previous.pop_first();
@@ -262,7 +261,7 @@ impl State {
         addresses.iter().copied().find(|one| one.is_ipv6() == ipv6)
     }
 
-    /// The addresses in a network that containers other than this one ask for at each start.
+    /// The addresses in a network that other containers request at each start.
     pub(super) fn configured_by_others(&self, network: &Network, container: &str) -> Vec<IpAddr> {
         let others = self.configured.iter().filter(|(id, _)| *id != container);
         let connections = others.flat_map(|(_, connections)| connections);
@@ -273,7 +272,7 @@ impl State {
     }
 }
 
-/// Counts what a living container has.
+/// Records what a running container has.
 fn take_again(space: &mut Space, name: &str, endpoint: &Endpoint) {
     let prefixes = [endpoint.ipv4, endpoint.ipv6];
     for prefix in prefixes.into_iter().flatten() {
@@ -284,7 +283,7 @@ fn take_again(space: &mut Space, name: &str, endpoint: &Endpoint) {
 }
 
 impl Network {
-    /// Whether it leads to nothing of ours: the host's network, or none.
+    /// Whether the connection needs no network of ours: it is to `host` or `none`.
     pub(crate) const fn is_plain(&self) -> bool {
         matches!(self.driver, Driver::Host | Driver::Nothing)
     }

@@ -42,7 +42,7 @@ impl Fixture {
         Self { base, store }
     }
 
-    /// As if the engine were killed and started.
+    /// Simulates that the engine is killed and started.
     fn crash(&mut self) {
         self.store = open(self.base.path());
     }
@@ -162,7 +162,7 @@ fn a_network_lives_until_it_is_removed() {
 }
 
 #[test]
-fn what_was_begun_is_old_or_new() {
+fn an_interrupted_change_leaves_the_old_or_the_new_state() {
     let mut fixture = Fixture::new();
     let made = fixture.store.begin(named("front"), &[]).unwrap();
     assert!(fixture.store.find("front").is_err());
@@ -172,7 +172,8 @@ fn what_was_begun_is_old_or_new() {
     ));
     fixture.store.abandon(&made.network.id);
     let again = fixture.store.begin(named("front"), &[]).unwrap();
-    // Killed before it was seen: its document is there, so the kernel's part is made again.
+    // The engine is killed before the network is visible. Its document exists, so the kernel's part
+    // is created again.
     fixture.crash();
     assert_eq!(fixture.store.find("front").unwrap(), again.network);
     fixture.store.begin_removal("front").unwrap();
@@ -241,7 +242,7 @@ fn the_default_bridge_keeps_its_subnet() {
     let usual = || Some(DefaultBridge::default());
     let store = open(usual(), &[route("eth0", "172.17.0.0/16")]);
     assert_eq!(subnet(&store), "172.18.0.0/16");
-    // Its own route is no reason to go elsewhere, nor is that another subnet is free now.
+    // Its own route is no reason for another subnet, and neither is a subnet that became free.
     let own = [route("docker0", "172.18.0.0/16")];
     assert_eq!(subnet(&open(usual(), &own)), "172.18.0.0/16");
     let elsewhere = [route("eth0", "172.18.3.0/24")];
@@ -263,7 +264,7 @@ fn the_default_bridge_keeps_its_subnet() {
     assert!(bridge.ipv6 && bridge.subnets[1].prefix.address.is_ipv6());
     let given = store.reserve("c", "web", &[to("bridge")]).unwrap();
     assert_eq!(address(&given[0]), "10.7.0.1/24");
-    // Containers are in it: it stays as it is, whatever the options say.
+    // Containers are in it, so it does not change, whatever the options are.
     let store = open(usual(), &[]);
     assert_eq!(subnet(&store), "10.7.0.0/24");
     let store = open(None, &[]);
@@ -275,7 +276,7 @@ fn the_default_bridge_keeps_its_subnet() {
     assert!(matches!(error, NetworkError::Predefined(_)));
 }
 
-/// A host that is in all private networks has an engine all the same.
+/// The engine works even on a host that uses all private networks.
 #[test]
 fn an_engine_opens_without_a_free_subnet() {
     let base = tempfile::tempdir().unwrap();
@@ -292,7 +293,7 @@ fn an_engine_opens_without_a_free_subnet() {
     store
         .begin(with_subnets("asked", &["10.9.0.0/24"]), &everything)
         .unwrap();
-    // One that had a subnet keeps it.
+    // An existing network keeps its subnet.
     let store = open(base.path());
     let subnet = store.find("bridge").unwrap().subnets.clone();
     let store = Store::open(options(base.path()), &everything).unwrap();
@@ -304,7 +305,7 @@ fn networks_are_found_in_docker_s_order() {
     let fixture = Fixture::new();
     let first = fixture.make(named("first"));
     let store = &fixture.store;
-    // Named like the beginning of another one's identifier, or all of it.
+    // A network named like another one's identifier, or like the beginning of it.
     let prefix = fixture.make(named(&first.id[..6]));
     fixture.make(named(&first.id));
     assert_eq!(store.find(&first.id).unwrap().id, first.id);
@@ -462,7 +463,7 @@ fn wrong_requests_change_nothing() {
     fixture.make(with_option("mac2", "macvlan", ("parent", "eth0")));
 }
 
-/// IPv6 has three values: what is not said takes the default, and what is said overrules it.
+/// IPv6 has three values: an absent one takes the default, and an explicit one has priority.
 #[test]
 fn options_have_defaults() {
     let base = tempfile::tempdir().unwrap();
@@ -491,7 +492,7 @@ fn options_have_defaults() {
 }
 
 #[test]
-fn what_can_not_be_read_is_kept_and_listed() {
+fn unreadable_networks_are_kept_and_listed() {
     let mut fixture = Fixture::new();
     let front = fixture.make(with_subnets("front", &["10.9.0.0/24"]));
     let path = fixture
@@ -525,7 +526,7 @@ fn what_can_not_be_read_is_kept_and_listed() {
     assert_eq!(kind, ErrorKind::Internal);
     assert!(fixture.store.unused().is_empty());
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-    // It is what it was when it can be read again.
+    // It is as before once it can be read again.
     fs::write(&path, &text).unwrap();
     fixture.crash();
     assert_eq!(fixture.store.find("front").unwrap(), front);
@@ -538,7 +539,7 @@ fn what_can_not_be_read_is_kept_and_listed() {
 }
 
 #[test]
-fn an_unreadable_default_bridge_is_left_alone() {
+fn an_unreadable_default_bridge_is_not_changed() {
     let mut fixture = Fixture::new();
     let bridge = fixture.store.find("bridge").unwrap();
     let path = fixture

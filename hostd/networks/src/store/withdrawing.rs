@@ -1,5 +1,5 @@
-//! The end of a container's run, in two steps with the kernel's work in between: first it is in no network
-//! any more, then its addresses are free.
+//! The end of a container's run, in two steps with the kernel's part in between. First the
+//! container is removed from its networks; then its addresses are released.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use super::giving::take_back;
 use super::state::Member;
 use crate::types::{Binding, Endpoint, Network};
 
-/// What a container had whose run is over.
+/// What a container had whose run has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Withdrawn {
-    /// Its connections, with their networks as far as these are there.
+    /// Its connections, each with its network if that exists.
     pub(crate) connections: Vec<(Arc<Network>, Endpoint)>,
     /// Its published ports.
     pub(crate) bindings: Vec<Binding>,
 }
 
 impl Store {
-    /// Takes a container out of all its networks, which subscribers are told. Its addresses stay its own
-    /// until [`Store::finish`]: packets may be on their way. `None`: it is in none.
+    /// Removes a container from all its networks, and sends the events. Its addresses stay reserved
+    /// until [`Store::finish`], because packets may still be under way. `None`: it is in no
+    /// network.
     pub(crate) fn withdraw(&self, container: &str) -> Option<Withdrawn> {
         let mut state = self.state();
         let member = state.members.remove(container)?;
@@ -41,26 +42,26 @@ impl Store {
         Some(withdrawn)
     }
 
-    /// Makes the addresses of a container that was withdrawn free.
+    /// Releases the addresses of a withdrawn container.
     pub(crate) fn finish(&self, container: &str) {
         let mut state = self.state();
         let Some(member) = state.leaving.remove(container) else {
             return;
         };
-        // The file may say more than there is: the next engine then takes it back again.
+        // The file may contain more than the container has. The next engine then releases it again.
         if let Err(error) = self.runs.write(container, &Member::default()) {
             tracing::warn!(container, %error, "networks of a container not written down");
         }
         take_back(&mut state, &member.endpoints);
     }
 
-    /// Containers that were withdrawn, and whose addresses are not free yet.
+    /// Withdrawn containers whose addresses are not released yet.
     pub(crate) fn leaving(&self) -> Vec<String> {
         self.state().leaving.keys().cloned().collect()
     }
 
-    /// The links on the host of containers that run, or that are about to end. `None`: they are not all
-    /// known, because a file of a running container can't be read.
+    /// The links on the host of containers that run or are ending. `None`: they are not all known,
+    /// because a file of a running container can't be read.
     pub(crate) fn host_links(&self) -> Option<Vec<String>> {
         if !self.knows_all_runs {
             return None;

@@ -1,4 +1,4 @@
-//! Changes of the table: by us, by others, and what they cost.
+//! Changes of the table, by us and by others, and their cost.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn is_whole(world: &World) -> bool {
 }
 
 #[test]
-fn nft_shows_what_is_meant() {
+fn nft_shows_the_intended_table() {
     let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
@@ -64,7 +64,7 @@ fn changes_can_be_repeated_and_take_nothing_from_others() {
         world.apply(&one, &nothing);
         assert!(is_whole(&world));
     }
-    // The port goes to another container; the first one's late removal does not matter.
+    // The port goes to another container; a late removal by the first one has no effect.
     world.apply(&two, &nothing);
     world.apply(&nothing, &one);
     assert!(is_whole(&world));
@@ -74,11 +74,12 @@ fn changes_can_be_repeated_and_take_nothing_from_others() {
         world.apply(&nothing, &two);
         assert!(is_whole(&world));
     }
-    // What the kernel refuses changes nothing: a set of others with the same name, for example.
+    // A refused transaction changes nothing, for example if somebody else has a set of the same
+    // name.
     let gone = |text: &str| !text.contains("8080");
     assert!(listed(&world.host).is_none_or(|text| gone(&text)));
     if listed(&world.host).is_some() {
-        // Deleted behind our back, and nobody has restored it: the next change does.
+        // The table was deleted by somebody else and not restored: the next change restores it.
         shell(&world.host, "nft flush ruleset");
         assert!(!listed(&world.host).unwrap().contains("keelson"));
         world.apply(&one, &nothing);
@@ -157,7 +158,7 @@ fn a_flushed_table_is_restored_with_what_is_left() {
             is_cut_off(&other, "172.30.1.2:80");
             is_refused(&world.neighbour, "192.0.2.1:8081");
         }
-        // What we change ourselves is no reason.
+        // Our own changes are no reason.
         let generation = || {
             let read = || keelson_nftables::Netfilter::open().unwrap().generation();
             world.host.run(read).unwrap().unwrap()
@@ -170,9 +171,9 @@ fn a_flushed_table_is_restored_with_what_is_left() {
     });
 }
 
-/// Endpoints that come and go in any order: the kernel has what was meant.
+/// Endpoints come and go in any order; the kernel has the intended elements.
 #[test]
-fn the_kernel_has_what_the_engine_thinks() {
+fn the_kernels_table_equals_the_engines_state() {
     let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };
@@ -261,7 +262,7 @@ fn the_thousandth_port_costs_what_the_first_did() {
     };
     let restored = world.host.run(everything).unwrap();
     let removed = timed(&|elements| world.firewall.apply(&nothing, elements).unwrap());
-    // With UDP the kernel's connections are looked through, too, but later.
+    // For UDP ports the kernel's connections are searched, too, but later.
     let with_udp = || -> Vec<Duration> {
         let both = (0..20).map(|number| {
             let bindings = everywhere(20000 + number, 80);

@@ -1,4 +1,4 @@
-//! Published ports, as packets meet them.
+//! Published ports, tested with packets.
 
 use keelson_model::spec::Protocol;
 
@@ -23,7 +23,7 @@ fn a_published_port_is_reached_from_everywhere() {
     // The source of outside clients is kept.
     reaches(&world.neighbour, "192.0.2.1:8080", "192.0.2.9");
     reaches(&world.neighbour, "[2001:db8:2::1]:8080", "2001:db8:2::9");
-    // Everybody else is seen as the gateway.
+    // All other clients are seen as the gateway.
     let (gateway4, gateway6) = ("172.30.1.1", "2001:db8:30:1::1");
     for from in [&own, &sibling, &other, &world.host] {
         reaches(from, "192.0.2.1:8080", gateway4);
@@ -33,14 +33,14 @@ fn a_published_port_is_reached_from_everywhere() {
     }
     reaches(&world.host, "127.0.0.1:8080", gateway4);
     reaches(&world.host, "127.1.2.3:8080", gateway4);
-    // Other ports are the host's.
+    // Other ports belong to the host.
     is_refused(&world.neighbour, "192.0.2.1:8081");
 }
 
-/// On a host whose bridges ask the filters of IP, as those with Docker do. The machine itself has no
-/// such module.
+/// On a host that filters bridged packets, as Docker's hosts do. Our own machine does not load that
+/// module.
 #[test]
-fn bridges_that_ask_the_filters_of_ip_do_no_harm() {
+fn filtering_of_bridged_packets_does_no_harm() {
     let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
@@ -54,7 +54,7 @@ fn bridges_that_ask_the_filters_of_ip_do_no_harm() {
         world.container(1, 3),
         world.container(2, 2),
     );
-    // What makes a published port of the container's own work there.
+    // This makes a container's own published port work there.
     let hairpin = "for port in v1x2 v1x3; do ip link set $port type bridge_slave hairpin on; done";
     shell(&world.host, hairpin);
     let published = everywhere(8080, 80);
@@ -67,7 +67,7 @@ fn bridges_that_ask_the_filters_of_ip_do_no_harm() {
         reaches(from, "192.0.2.1:8080", "172.30.1.1");
         reaches(from, "[2001:db8:2::1]:8080", "2001:db8:30:1::1");
     }
-    // Its address may be kept: the answers come by the host.
+    // Its address may be kept: the answers pass through the host.
     reaches(&sibling, "192.0.2.1:8080", "172.30.1.3");
     is_cut_off(&sibling, "172.30.1.2:81");
     is_cut_off(&other, "172.30.1.2:81");
@@ -81,7 +81,8 @@ fn loopback_of_ipv6_is_refused_at_once() {
     let first = network(1);
     let _container = world.container(1, 2);
     let published = everywhere(8080, 80);
-    // With the sockets that reserve the ports: that of UDP would swallow what is sent to it.
+    // With the sockets that reserve the ports: the UDP socket would silently take what is sent to
+    // it.
     let ports = Ports::new();
     let asked: Vec<_> = published
         .iter()
@@ -104,7 +105,7 @@ fn loopback_of_ipv6_is_refused_at_once() {
     is_refused(&world.host, "[::1]:8080");
     reaches(&world.host, "127.0.0.1:8080", "172.30.1.1");
     reaches(&world.host, "[2001:db8:2::1]:8080", "2001:db8:30:1::1");
-    // Other programs on ::1 are not concerned.
+    // Other programs on ::1 are not affected.
     serve(&world.host, 9090);
     reaches(&world.host, "[::1]:9090", "::1");
 }
@@ -133,7 +134,7 @@ fn a_port_at_one_address_is_closed_at_others() {
     is_refused(&world.neighbour, "[2001:db8:2::1]:8082");
 }
 
-/// CVE-2020-8558, and ports that are published at 127.0.0.1.
+/// CVE-2020-8558, and ports published at 127.0.0.1.
 #[test]
 fn loopback_is_not_reached_over_a_wire() {
     let Some(world) = World::new(&[1], Transit::default()) else {
@@ -146,7 +147,7 @@ fn loopback_is_not_reached_over_a_wire() {
         binding("127.0.0.1", 8081, 80, Protocol::Udp),
     ];
     serve(&world.host, 9090);
-    // The worst case for the wire; on bridges it is so in any case.
+    // The worst case for the wire; bridges always have this setting.
     shell(
         &world.host,
         "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet",
@@ -173,7 +174,7 @@ fn loopback_is_not_reached_over_a_wire() {
     }
 }
 
-/// What was begun before a port was published, or when it led elsewhere, follows it.
+/// Datagrams of an old connection follow a port that is published later or gets another target.
 #[test]
 fn datagrams_follow_the_port() {
     let Some(world) = World::new(&[1], Transit::default()) else {
@@ -185,7 +186,7 @@ fn datagrams_follow_the_port() {
     let of = |container| elements_of_endpoint(&first, &endpoint(1, container), &published);
     let (at_one, at_two) = (of(2), of(3));
     world.restore(elements_of_network(&first));
-    // Not ours: it only has the same port.
+    // A connection that has nothing to do with ours, except the port number.
     serve(&world.neighbour, 8080);
     let passing = udp_client(&one, "192.0.2.9:8080");
     let patience = std::time::Duration::from_secs(10);
@@ -214,12 +215,12 @@ fn datagrams_follow_the_port() {
     assert_eq!(ask(&client, patience).as_deref(), Ok("192.0.2.9"));
     let answers: Vec<_> = flows().into_iter().map(|flow| flow.answers).collect();
     assert!(answers.contains(&ip("172.30.1.3")), "{answers:?}");
-    // From one to the other in one transaction.
+    // The port moves from one to the other in one transaction.
     world.apply(&at_one, &at_two);
     assert_eq!(ask(&client, patience).as_deref(), Ok("192.0.2.9"));
     let before = flows();
     assert!(before.iter().any(|flow| flow.answers == ip("172.30.1.2")));
-    // What leads where it should is left alone.
+    // Connections to the right target are kept.
     let mut all = elements_of_network(&first);
     all.merge(at_one);
     world.restore(all);
@@ -229,7 +230,7 @@ fn datagrams_follow_the_port() {
 }
 
 #[test]
-fn what_drops_elsewhere_is_told() {
+fn chains_of_others_that_drop_are_reported() {
     let Some(world) = World::new(&[], Transit::default()) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What elements networks and endpoints have. Nothing here needs a kernel.
+//! The elements of networks and endpoints. Nothing here needs a kernel.
 
 use keelson_model::spec::Protocol;
 use keelson_nftables::{Datum, Value, Verdict};
@@ -143,7 +143,7 @@ fn each_part_has_its_set() {
     }
 }
 
-/// One drop for each family that was switched on for containers, and a way past both.
+/// One drop for each family that was switched on for containers, and an exception from both.
 #[test]
 fn what_is_not_forwarded_is_a_rule_for_each_family() {
     let count = |drop_ipv4, drop_ipv6| {

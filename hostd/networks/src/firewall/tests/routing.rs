@@ -6,7 +6,7 @@ use crate::types::GatewayMode;
 
 /// Ports 80 and 81 are open in each container; 80 is published.
 #[test]
-fn networks_are_apart_and_not_reached_from_outside() {
+fn networks_are_separated_and_not_reached_from_outside() {
     let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
@@ -16,7 +16,7 @@ fn networks_are_apart_and_not_reached_from_outside() {
         world.container(1, 3),
         world.container(2, 2),
     );
-    // The same without a filter, so that silence means something.
+    // Without a filter the packets arrive, so silence is meaningful.
     reaches(&world.neighbour, "172.30.1.2:80", "192.0.2.9");
     reaches(&other, "[2001:db8:30:1::2]:80", "2001:db8:30:2::2");
     let published = everywhere(8080, 80);
@@ -32,7 +32,7 @@ fn networks_are_apart_and_not_reached_from_outside() {
     is_cut_off(&one, "172.30.2.2:81");
     reaches(&world.host, "172.30.1.2:81", "172.30.1.1");
     reaches(&sibling, "172.30.1.2:81", "172.30.1.3");
-    // Out, under the host's address, and answers come back.
+    // Packets go out with the host's address, and answers come back.
     serve(&world.neighbour, 7070);
     reaches(&one, "192.0.2.9:7070", "192.0.2.1");
     reaches(&one, "[2001:db8:2::9]:7070", "2001:db8:2::1");
@@ -42,7 +42,7 @@ fn networks_are_apart_and_not_reached_from_outside() {
 }
 
 #[test]
-fn the_address_of_what_leaves_is_an_option() {
+fn the_source_address_of_outgoing_packets_is_an_option() {
     let Some(world) = World::new(&[1, 2], Transit::default()) else {
         return;
     };
@@ -66,7 +66,7 @@ fn the_address_of_what_leaves_is_an_option() {
 }
 
 #[test]
-fn gateway_modes_open_what_they_say() {
+fn gateway_modes_open_the_documented_ports() {
     let Some(world) = World::new(&[1, 2, 3], Transit::default()) else {
         return;
     };
@@ -92,7 +92,8 @@ fn gateway_modes_open_what_they_say() {
             (&usual, endpoint(3, 2), &trusted),
         ],
     ));
-    // nat-unprotected: all of it from outside, but not from other networks, and only for its family.
+    // nat-unprotected: all ports are open to the outside, but not to other networks, and only for
+    // its family.
     reaches(&world.neighbour, "172.30.1.2:81", "192.0.2.9");
     is_cut_off(&world.neighbour, "[2001:db8:30:1::2]:81");
     is_cut_off(&three, "172.30.1.2:81");
@@ -107,7 +108,7 @@ fn gateway_modes_open_what_they_say() {
     assert!(echoes(&world.neighbour, "2001:db8:30:2::2"));
     assert!(echoes(&three, "172.30.2.2"));
     assert!(!echoes(&world.neighbour, "172.30.3.2"));
-    // It has no address of the host's.
+    // A routed network uses no address of the host.
     is_refused(&world.neighbour, "192.0.2.1:80");
     serve(&world.neighbour, 7070);
     reaches(&two, "192.0.2.9:7070", "172.30.2.2");
@@ -173,7 +174,7 @@ fn containers_that_must_not_talk_reach_published_ports_only() {
     };
     let first = with(1, |bridge| bridge.inter_container = false);
     let (one, sibling) = (world.container(1, 2), world.container(1, 3));
-    // Past the switch, which separates ports by other means, by way of the host.
+    // The bridge itself separates ports by other means; this path leads through the host.
     for (container, other) in [(&one, "172.30.1.3"), (&sibling, "172.30.1.2")] {
         let commands = format!(
             "ip route add {other} via 172.30.1.1
@@ -186,13 +187,13 @@ fn containers_that_must_not_talk_reach_published_ports_only() {
     is_cut_off(&sibling, "172.30.1.2:80");
     reaches(&sibling, "192.0.2.1:8080", "172.30.1.1");
     reaches(&one, "192.0.2.1:8080", "172.30.1.1");
-    // The same where they may talk.
+    // The same works where they may talk.
     world.apply(&elements_of_network(&network(1)), &Elements::default());
     reaches(&sibling, "172.30.1.2:80", "172.30.1.3");
 }
 
 #[test]
-fn the_machine_is_no_router_unless_it_is_meant_to_be() {
+fn the_machine_routes_only_where_configured() {
     let pairs = vec![("eth0".to_owned(), "eth2".to_owned())];
     let transit = Transit {
         drop_ipv4: true,
@@ -204,7 +205,7 @@ fn the_machine_is_no_router_unless_it_is_meant_to_be() {
     };
     let first = network(1);
     let one = world.container(1, 2);
-    // Further networks of the machine, behind bridges that are not ours.
+    // Further networks of the machine, behind other bridges than ours.
     for (link, subnet) in [("eth1", "198.51.100"), ("eth2", "203.0.113")] {
         let commands = format!(
             "ip link add {link} type veth peer name {link}x
@@ -226,7 +227,7 @@ fn the_machine_is_no_router_unless_it_is_meant_to_be() {
     reaches(&world.neighbour, "192.0.2.1:8080", "192.0.2.9");
     serve(&world.neighbour, 7070);
     reaches(&one, "192.0.2.9:7070", "192.0.2.1");
-    // What is forwarded there is counted by the links, and nothing else is sent to them.
+    // The links count the forwarded packets; nothing else is sent to them.
     let sent = |link: &str| {
         let show = || {
             std::process::Command::new("ip")
@@ -248,7 +249,7 @@ fn the_machine_is_no_router_unless_it_is_meant_to_be() {
     assert_ne!(before.1, sent("eth2"));
 }
 
-/// Somebody else forwards one family, and goes on with it.
+/// Somebody else forwards one family, and continues to.
 #[test]
 fn each_family_is_forwarded_or_not_by_itself() {
     let Some(world) = World::new(&[1], Transit::default()) else {
@@ -256,7 +257,7 @@ fn each_family_is_forwarded_or_not_by_itself() {
     };
     let first = network(1);
     let one = world.container(1, 2);
-    // A further network of the machine, behind a bridge that is not ours.
+    // A further network of the machine, behind another bridge than ours.
     shell(
         &world.host,
         "ip link add lan type bridge
@@ -288,7 +289,7 @@ fn each_family_is_forwarded_or_not_by_itself() {
     drop_transit(true);
     reaches(&world.neighbour, ipv4, "192.0.2.9");
     is_cut_off(&world.neighbour, ipv6);
-    // Containers go out by both, and what was dropped stays so when the table is made anew.
+    // Containers use both families, and drops stay when the table is replaced.
     world.restore(elements(&[&first], &[]));
     is_cut_off(&world.neighbour, ipv6);
     reaches(&one, "192.0.2.9:7070", "192.0.2.1");

@@ -21,9 +21,9 @@ use rustix::net::{
 use crate::firewall::*;
 use crate::types::*;
 
-/// How long what must come may take, on a busy machine.
+/// How long to wait for a packet that must come, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing is waited for.
+/// How long to wait before concluding that nothing comes.
 const SILENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn ip(text: &str) -> IpAddr {
@@ -34,7 +34,8 @@ pub(super) fn prefix(text: &str) -> IpPrefix {
     text.parse().unwrap()
 }
 
-/// A bridge network with the addresses 172.30.N.0/24 and 2001:db8:30:N::/64. Its gateway is 1.
+/// A bridge network with the subnets 172.30.N.0/24 and 2001:db8:30:N::/64. Its gateway has the
+/// number 1.
 pub(super) fn network(number: u8) -> Network {
     Network {
         id: format!("{number:064}"),
@@ -110,8 +111,8 @@ pub(super) fn everywhere(host_port: u16, port: u16) -> Vec<Binding> {
     ]
 }
 
-/// A host, 192.0.2.1 and 2001:db8:2::1, and its neighbour, 192.0.2.9 and 2001:db8:2::9, which sends to the
-/// host what is for the networks of containers.
+/// A host, 192.0.2.1 and 2001:db8:2::1, and its neighbour, 192.0.2.9 and 2001:db8:2::9, whose route
+/// to the containers' networks leads through the host.
 pub(super) struct World {
     pub(super) host: Namespace,
     pub(super) neighbour: Namespace,
@@ -137,7 +138,7 @@ fn new_namespace() -> Namespace {
 }
 
 impl World {
-    /// `None` where tests can't make one.
+    /// `None` if the machine does not allow it.
     pub(super) fn new(networks: &[u8], transit: Transit) -> Option<Self> {
         if !keelson_testing::is_root() {
             return None;
@@ -181,8 +182,8 @@ impl World {
         Some(world)
     }
 
-    /// Whether what bridges forward meets the filters of IP: a switch of the host's namespace, where the
-    /// kernel has `br_netfilter`.
+    /// Switches filtering of bridged packets in the host's namespace, if the kernel has
+    /// `br_netfilter`.
     pub(super) fn bridges_ask_filters(&self, on: bool) -> bool {
         let value = if on { "1" } else { "0" };
         let write = || {
@@ -217,7 +218,7 @@ impl World {
         container
     }
 
-    /// A machine with these addresses behind a bridge of the host that is none of ours.
+    /// A machine with these addresses behind a bridge of the host that is not ours.
     pub(super) fn behind(&self, bridge: &str, ipv4: &str, ipv6: &str) -> Namespace {
         let machine = new_namespace();
         let commands = format!(
@@ -247,7 +248,7 @@ impl World {
         self.settle();
     }
 
-    /// Waits until old connections of UDP are forgotten.
+    /// Waits until old UDP connections are forgotten.
     fn settle(&self) {
         let begun = Instant::now();
         while !self.firewall.sweeper.is_idle() {
@@ -272,7 +273,7 @@ pub(super) fn elements(
     all
 }
 
-/// Answers each client, by TCP and UDP, with the address that it comes from.
+/// Answers each client, by TCP and UDP, with the client's own address.
 pub(super) fn serve(namespace: &Namespace, port: u16) {
     let (tcp, udp) = namespace
         .run(|| {
@@ -282,7 +283,7 @@ pub(super) fn serve(namespace: &Namespace, port: u16) {
         })
         .unwrap();
     let text = |address: SocketAddr| address.ip().to_canonical().to_string();
-    // They end with the test's process.
+    // The threads end with the test's process.
     std::thread::spawn(move || {
         for mut client in tcp.incoming().flatten() {
             if let Ok(address) = client.peer_addr() {
@@ -314,7 +315,7 @@ fn try_tcp(from: &Namespace, to: &str, patience: Duration) -> Result<String, Err
     })
 }
 
-/// A socket of UDP that sends to one address.
+/// A UDP socket that sends to one address.
 pub(super) fn udp_client(from: &Namespace, to: &str) -> UdpSocket {
     let to: SocketAddr = to.parse().unwrap();
     let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
@@ -326,7 +327,7 @@ pub(super) fn udp_client(from: &Namespace, to: &str) -> UdpSocket {
     from.run(open).unwrap()
 }
 
-/// What is answered to a datagram.
+/// Returns the answer to a datagram.
 pub(super) fn ask(client: &UdpSocket, patience: Duration) -> Result<String, ErrorKind> {
     client.set_read_timeout(Some(patience)).unwrap();
     let exchange = || {
@@ -342,7 +343,7 @@ pub(super) fn ask(client: &UdpSocket, patience: Duration) -> Result<String, Erro
     })
 }
 
-/// By TCP and UDP: the address that the server sees.
+/// Returns the client's address as the server sees it, by TCP and UDP.
 #[track_caller]
 pub(super) fn reaches(from: &Namespace, to: &str, seen: &str) {
     assert_eq!(try_tcp(from, to, PATIENCE).as_deref(), Ok(seen), "{to}");
@@ -350,13 +351,13 @@ pub(super) fn reaches(from: &Namespace, to: &str, seen: &str) {
     assert_eq!(ask(&client, PATIENCE).as_deref(), Ok(seen), "{to}");
 }
 
-/// By TCP only.
+/// The same by TCP only.
 #[track_caller]
 pub(super) fn reaches_by_tcp(from: &Namespace, to: &str, seen: &str) {
     assert_eq!(try_tcp(from, to, PATIENCE).as_deref(), Ok(seen), "{to}");
 }
 
-/// Neither by TCP nor by UDP, and without an answer of any kind.
+/// Checks that there is no answer of any kind, neither by TCP nor by UDP.
 #[track_caller]
 pub(super) fn is_cut_off(from: &Namespace, to: &str) {
     let client = udp_client(from, to);
@@ -369,7 +370,7 @@ pub(super) fn is_cut_off(from: &Namespace, to: &str) {
     assert_eq!(udp, Err(ErrorKind::TimedOut), "{to}");
 }
 
-/// Refused at once, by TCP and UDP.
+/// Checks that connections are refused at once, by TCP and UDP.
 #[track_caller]
 pub(super) fn is_refused(from: &Namespace, to: &str) {
     let refused = Err(ErrorKind::ConnectionRefused);
@@ -385,7 +386,7 @@ pub(super) fn echoes(from: &Namespace, to: &str) -> bool {
         true => (AddressFamily::INET, ipproto::ICMP, 8, 0),
         false => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129),
     };
-    // With a checksum, which is the kernel's work for IPv6 only.
+    // Add a checksum; the kernel does that for IPv6 only.
     let message = [request, 0, !request, 0xff, 0, 0, 0, 0];
     let exchange = || {
         let flags = SocketFlags::CLOEXEC;
@@ -396,7 +397,7 @@ pub(super) fn echoes(from: &Namespace, to: &str) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < SILENCE {
             let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-            // With the header of IP in IPv4.
+            // An IPv4 socket also returns the IP header.
             let start = if to.is_ipv4() { 20 } else { 0 };
             if length > start && buffer[start] == reply {
                 return Ok(true);
@@ -412,7 +413,7 @@ pub(super) fn echoes(from: &Namespace, to: &str) -> bool {
     }
 }
 
-/// What `nft` shows; `None` without the program.
+/// The output of `nft`; `None` without the program.
 pub(super) fn listed(namespace: &Namespace) -> Option<String> {
     let list = || Command::new("nft").args(["list", "ruleset"]).output();
     match namespace.run(list).unwrap() {

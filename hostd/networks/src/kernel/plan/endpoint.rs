@@ -23,25 +23,25 @@ pub(in crate::kernel) struct EndpointPlan {
     pub(in crate::kernel) id: String,
     /// The network's link.
     pub(in crate::kernel) on: HostLink,
-    /// How the interface is made.
+    /// How to create the interface.
     pub(in crate::kernel) attachment: Attachment,
     /// The interface's name.
     pub(in crate::kernel) interface: String,
-    /// The interface's hardware address, where it has one of its own.
+    /// The interface's hardware address, if it has one of its own.
     pub(in crate::kernel) mac: Option<Mac>,
-    /// Maximum transmission unit in bytes, when one was asked for.
+    /// Maximum transmission unit in bytes, if one was requested.
     pub(in crate::kernel) mtu: Option<u32>,
     /// The interface's addresses.
     pub(in crate::kernel) addresses: Vec<IpPrefix>,
-    /// Addresses that are valid on the link only.
+    /// Link-local addresses.
     pub(in crate::kernel) link_local: Vec<IpPrefix>,
     /// The interface's parameters, in their order.
     pub(in crate::kernel) settings: Vec<Setting>,
-    /// Default routes that lead by it.
+    /// Default routes through it.
     pub(in crate::kernel) routes: Vec<DefaultRoute>,
 }
 
-/// How an interface is made.
+/// How to create an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::kernel) enum Attachment {
     /// The end of a pair whose other end is a port of a bridge.
@@ -50,7 +50,7 @@ pub(in crate::kernel) enum Attachment {
         host_link: String,
         /// Alias of the other end.
         alias: String,
-        /// Whether other ports of its kind are not reached.
+        /// Whether it is isolated from other isolated ports.
         isolated: bool,
     },
     /// A macvlan link.
@@ -60,8 +60,8 @@ pub(in crate::kernel) enum Attachment {
 }
 
 impl EndpointPlan {
-    /// What an endpoint needs, in a container that has `endpoints` of them; `None` when the network
-    /// has no links at all.
+    /// What an endpoint needs, in a container with `endpoints` of them; `None` if the network has
+    /// no links.
     pub(in crate::kernel) fn of(
         network: &Network,
         endpoint: &Endpoint,
@@ -97,10 +97,11 @@ impl EndpointPlan {
         }))
     }
 
-    /// The request that makes the interface. `on`: index of the network's link; `usual_mtu`: that
+    /// The request that creates the interface. `on`: index of the network's link; `usual_mtu`: that
     /// link's MTU.
     pub(in crate::kernel) fn create(&self, on: u32, usual_mtu: u32) -> Request {
-        // A pair has 1500 bytes whatever its bridge has; links on a parent take the parent's.
+        // A veth pair has 1500 bytes by default, whatever its bridge has; links on a parent inherit
+        // the parent's MTU.
         let mtu = self.mtu.unwrap_or(usual_mtu);
         Request::CreateLink(match &self.attachment {
             Attachment::Port { host_link, .. } => VirtualLink {
@@ -142,8 +143,9 @@ impl EndpointPlan {
         })
     }
 
-    /// The interface's name while it is made. Kernels before 6.14 look for a link of that name on the host,
-    /// too, and refuse `eth0` where the host has one (`rtnl_newlink`); a pair is not looked for by that end.
+    /// The interface's name while it is created. Kernels before 6.14 also search the host for a
+    /// link of that name, and refuse `eth0` if the host has one (`rtnl_newlink`). For a veth pair
+    /// they do not search for the container's end.
     pub(in crate::kernel) fn first_name(&self) -> String {
         match self.attachment {
             Attachment::Port { .. } => self.interface.clone(),
@@ -153,7 +155,7 @@ impl EndpointPlan {
         }
     }
 
-    /// The link's name on the host, when it has one there.
+    /// The link's name on the host, if it has one there.
     pub(in crate::kernel) fn host_link(&self) -> Option<&str> {
         match &self.attachment {
             Attachment::Port { host_link, .. } => Some(host_link),
@@ -161,8 +163,8 @@ impl EndpointPlan {
         }
     }
 
-    /// Parameters of the link on the host, to be set before it is switched on. A port has no
-    /// use for IPv6 of its own, and must not believe router advertisements (CVE-2020-13401).
+    /// Parameters of the link on the host, to be set before it is switched on. A port needs no IPv6
+    /// of its own, and must not accept router advertisements (CVE-2020-13401).
     pub(in crate::kernel) fn host_settings(&self) -> Vec<Setting> {
         let settings = |link| {
             vec![
@@ -210,7 +212,7 @@ impl EndpointPlan {
 
     /// The interface's parameters, in their order. `ipv6`: whether the container has IPv6.
     pub(in crate::kernel) fn settings(&self, ipv6: bool) -> impl Iterator<Item = &Setting> {
-        // Who switched IPv6 off for a container meant its interfaces, too.
+        // If IPv6 is switched off for a container, that includes its interfaces.
         let settings = self.settings.iter();
         settings.filter(move |setting| ipv6 || !setting.is("disable_ipv6"))
     }
@@ -238,7 +240,7 @@ impl EndpointPlan {
     }
 }
 
-/// Refuses names that the kernel would take for none, or refuses without saying why.
+/// Refuses names that the kernel would treat as absent, or refuses without an explanation.
 fn check_name(name: &str) -> Result<(), KernelError> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
     let fits = (1..=15).contains(&name.len()) && name.bytes().all(allowed);
@@ -281,7 +283,8 @@ const fn ipvlan(mode: IpvlanMode) -> (Ipvlan, IpvlanIsolation) {
     (mode, isolation)
 }
 
-/// With the length of the network that link-local addresses share; any other address is alone.
+/// A link-local address has the prefix length of the network that all of them share; any other
+/// address has the full length.
 fn link_local(address: IpAddr) -> IpPrefix {
     let length = match address {
         IpAddr::V4(address) if address.is_link_local() => 16,
@@ -292,7 +295,7 @@ fn link_local(address: IpAddr) -> IpPrefix {
     IpPrefix { address, length }
 }
 
-/// The interface's parameters; those of the user come last and win.
+/// The interface's parameters. Those of the user come last and win.
 fn settings(
     network: &Network,
     endpoint: &Endpoint,
@@ -301,20 +304,20 @@ fn settings(
     let interface = &endpoint.interface;
     let mut settings = Vec::new();
     if endpoint.ipv6.is_some() || network.ipv6 {
-        // A bridge's addresses are all known; only another container would send advertisements.
-        // On a link of the host, routers may.
+        // On a bridge the engine assigns all addresses, so router advertisements could only come
+        // from another container. On a link of the host they may come from routers.
         if matches!(network.driver, Driver::Bridge(_)) {
             settings.push(Setting::of_link(true, interface, "accept_ra", 0));
         }
         settings.push(Setting::of_link(true, interface, "disable_ipv6", 0));
     } else {
-        // A network without IPv6 has none: not even addresses of the link, nor what a router of
-        // the parent's network advertises (CVE-2024-32473).
+        // A network without IPv6 must have none at all: no link-local addresses, and nothing that a
+        // router on the parent's network advertises (CVE-2024-32473).
         settings.push(Setting::of_link(true, interface, "disable_ipv6", 1));
     }
     if endpoints > 1 && endpoint.ipv4.is_some() {
-        // Strictly, answers would be dropped that come by another interface than the default
-        // route's.
+        // In strict mode, packets that come in by another interface than the default route's would
+        // be dropped.
         settings.push(Setting::of_link(false, interface, "rp_filter", 2));
     }
     for (name, value) in &endpoint.asked.sysctls {

@@ -10,8 +10,9 @@ use crate::kernel::marks::Owner;
 use crate::kernel::settings::Setting;
 use crate::{Bridge, Driver, GatewayMode, Network, Parent};
 
-/// Who adds the addresses of bridges (`IFA_PROTO`), so that those of an earlier configuration can
-/// be told from an operator's. A number that neither the kernel nor routing programs use.
+/// The protocol number of bridges' addresses (`IFA_PROTO`). It distinguishes addresses of an
+/// earlier configuration from those of an operator. Neither the kernel nor routing programs use
+/// this number.
 pub(in crate::kernel) const PROTOCOL: u8 = 0x4b;
 
 /// What a network needs on the host.
@@ -19,7 +20,7 @@ pub(in crate::kernel) const PROTOCOL: u8 = 0x4b;
 pub(in crate::kernel) enum HostLink {
     /// A bridge.
     Bridge(BridgePlan),
-    /// A link that containers' links are made on.
+    /// A parent link, on which containers' links are created.
     Parent(ParentPlan),
     /// Nothing.
     Nothing,
@@ -30,11 +31,11 @@ pub(in crate::kernel) enum HostLink {
 pub(in crate::kernel) struct BridgePlan {
     /// Its name.
     pub(in crate::kernel) link: String,
-    /// Its alias, when it is ours.
+    /// Its alias, if it is ours.
     pub(in crate::kernel) alias: String,
-    /// Its hardware address, when it is ours.
+    /// Its hardware address, if it is ours.
     pub(in crate::kernel) mac: Mac,
-    /// Maximum transmission unit in bytes, when one was asked for.
+    /// Maximum transmission unit in bytes, if one was requested.
     pub(in crate::kernel) mtu: Option<u32>,
     /// Its addresses.
     pub(in crate::kernel) addresses: Vec<IpPrefix>,
@@ -42,23 +43,23 @@ pub(in crate::kernel) struct BridgePlan {
     pub(in crate::kernel) ipv6: bool,
 }
 
-/// A link that containers' links are made on.
+/// A parent link, on which containers' links are created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::kernel) struct ParentPlan {
     /// Its name.
     pub(in crate::kernel) link: String,
-    /// Its alias, when it is ours.
+    /// Its alias, if it is ours.
     pub(in crate::kernel) alias: String,
-    /// How it is made when there is none.
+    /// How to create it if it does not exist.
     pub(in crate::kernel) make: Option<Make>,
     /// `macvlan` or `ipvlan`.
     pub(in crate::kernel) driver: &'static str,
 }
 
-/// How a parent link is made.
+/// How to create a parent link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::kernel) enum Make {
-    /// A link that leads nowhere.
+    /// A dummy link.
     Dummy,
     /// A VLAN of another link.
     Vlan {
@@ -125,19 +126,19 @@ impl BridgePlan {
         })
     }
 
-    /// Parameters, to be set before it is switched on: afterwards it would believe the first
-    /// router advertisement of a container (CVE-2020-13401).
+    /// Parameters, to be set before it is switched on. Otherwise it could accept a router
+    /// advertisement of a container (CVE-2020-13401).
     pub(in crate::kernel) fn settings(&self) -> Vec<Setting> {
         vec![
             Setting::of_link(true, &self.link, "accept_ra", 0),
             Setting::of_link(true, &self.link, "disable_ipv6", u8::from(!self.ipv6)),
-            // Ports published at 127.0.0.1 are reached through it.
+            // Needed for ports published at 127.0.0.1.
             Setting::of_link(false, &self.link, "route_localnet", 1),
         ]
     }
 
-    /// The requests that give it its addresses, and take those of an earlier configuration.
-    /// `present`: what the bridge, whose index is `index`, has.
+    /// The requests that add its addresses and remove those of an earlier configuration. `present`:
+    /// the addresses of the bridge, whose index is `index`.
     pub(in crate::kernel) fn set_addresses(&self, index: u32, present: &[Address]) -> Vec<Request> {
         let present = || present.iter().filter(|address| address.link == index);
         let stale = present().filter(|address| {
@@ -181,7 +182,7 @@ impl ParentPlan {
         }
     }
 
-    /// The request that makes it, if we make it; `on`: the index of the VLAN's link.
+    /// The request that creates it, if we create it. `on`: the index of the VLAN's link.
     pub(in crate::kernel) fn create(&self, on: u32) -> Option<Request> {
         let kind = match self.make.as_ref()? {
             Make::Dummy => VirtualKind::Dummy,
@@ -194,13 +195,13 @@ impl ParentPlan {
     }
 }
 
-/// The name of a link that leads nowhere; as Docker calls it.
+/// Docker's name for the dummy link of a network.
 fn dummy_name(network: &str) -> String {
     format!("dm-{}", network.get(..12).unwrap_or(network))
 }
 
-/// The hardware address of a network's bridge, always the same: containers that know the address of
-/// a bridge that vanished reach the next one at once.
+/// The hardware address of a network's bridge, which is always the same. So containers reach a
+/// bridge that was created again at once.
 fn mac(network: &str) -> Mac {
     let mut mac = [0x02; 6];
     let digits = network.as_bytes().chunks_exact(2);

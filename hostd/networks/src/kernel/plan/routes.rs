@@ -7,12 +7,12 @@ use keelson_netlink::{Request, Route, RouteProtocol, TABLE_MAIN};
 
 use crate::{Driver, Endpoint, IpvlanMode, Network};
 
-/// A default route by an interface.
+/// A default route through an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::kernel) struct DefaultRoute {
-    /// Of which family.
+    /// Its family.
     pub(in crate::kernel) ipv6: bool,
-    /// The next hop; `None`: everything is asked for on the link.
+    /// The next hop; `None`: all addresses are on the link.
     pub(in crate::kernel) gateway: Option<IpAddr>,
 }
 
@@ -29,18 +29,19 @@ impl DefaultRoute {
             gateway: self.gateway,
             metric: 0,
             source: None,
-            // How ours are told from those that the container makes.
+            // The protocol number that distinguishes our routes from the container's own.
             protocol: RouteProtocol::Static,
         }
     }
 
-    /// The request that adds it, by the interface of an index. It takes the place of another one.
+    /// The request that adds it, through the interface with this index. It replaces an existing
+    /// one.
     pub(in crate::kernel) fn add(&self, index: u32) -> Request {
         Request::SetRoute(self.route(index))
     }
 }
 
-/// The default routes that lead by an endpoint.
+/// The default routes through an endpoint.
 pub(in crate::kernel) fn default_routes(
     network: &Network,
     endpoint: &Endpoint,
@@ -48,8 +49,8 @@ pub(in crate::kernel) fn default_routes(
     if network.internal {
         return Vec::new();
     }
-    // A link that routes by itself needs no gateway. Other links of the host get no route that
-    // nobody asked for: only the operator knows the gateway.
+    // A link that routes by itself needs no gateway. Other links of the host get a route only on
+    // request, because only the operator knows the gateway.
     let routes_itself = match &network.driver {
         Driver::Ipvlan(parent) => matches!(parent.mode, IpvlanMode::L3(_) | IpvlanMode::L3S(_)),
         _ => false,
@@ -76,9 +77,10 @@ pub(in crate::kernel) fn default_routes(
     routes
 }
 
-/// The requests that make a container's default routes the wanted ones: `wanted` with the index of
-/// its interface each, `present` all routes of the container. Routes that the container made itself
-/// are left alone. A route is replaced before others go, so that there is always one.
+/// The requests that change a container's default routes to the wanted ones. `wanted`: the routes,
+/// each with the index of its interface; `present`: all routes of the container. Routes that the
+/// container itself has added are kept. A route is replaced before others are removed, so that
+/// there is always one.
 pub(in crate::kernel) fn move_defaults(
     wanted: &[(u32, DefaultRoute)],
     present: &[Route],
@@ -100,8 +102,8 @@ pub(in crate::kernel) fn move_defaults(
                 && same(wanted) == same(route)
         })
     };
-    // The kernel replaces the first route of the same destination and metric. It may be the one
-    // that stays: then the other one is removed here, and removing what is gone is no error.
+    // The kernel replaces the first route of the same destination and metric, which may be the one
+    // that should stay. Then the other one is removed here. Removing a missing route is no error.
     let stale = ours.filter(|route| !is_wanted(route)).cloned();
     let stale: Vec<_> = stale.map(Request::RemoveRoute).collect();
     additions
@@ -128,7 +130,7 @@ mod tests {
         })
     }
 
-    /// What the kernel does with requests, as far as it matters here.
+    /// A model of the kernel's handling of these requests.
     fn apply(routes: &mut Vec<Route>, request: &Request) {
         match request {
             Request::SetRoute(new) => {
@@ -148,7 +150,7 @@ mod tests {
     proptest! {
         /// At most one endpoint of a container has the default route of a family.
         #[test]
-        fn the_wanted_routes_are_left_and_those_of_the_container(
+        fn the_wanted_routes_and_the_containers_own_remain(
             present in prop::collection::vec((2u32..5, any_default()), 0..4),
             wanted in prop::collection::vec((2u32..5, any_default()), 0..4),
             foreign in any::<bool>(),
@@ -159,7 +161,7 @@ mod tests {
             let mut routes = Vec::new();
             for (number, (index, route)) in present.iter().enumerate() {
                 let route = route.route(*index);
-                // Several of one destination differ by their metrics.
+                // Several routes of one destination differ by their metrics.
                 routes.push(Route { metric: u32::try_from(number).unwrap() * 100, ..route });
             }
             let own = Route {

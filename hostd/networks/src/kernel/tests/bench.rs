@@ -1,5 +1,5 @@
-//! How long it takes to attach a container, beside what the kernel needs at least. Run it alone:
-//! `cargo test --release -p hostd-networks --lib -- --ignored --nocapture bench`.
+//! Measures how long it takes to attach a container, compared with the kernel's minimum. Run it
+//! alone: `cargo test --release -p hostd-networks --lib -- --ignored --nocapture bench`.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn default_route(index: u32) -> Route {
     }
 }
 
-/// The least that makes a container reachable: no lookup, no parameters, no marks, no
+/// The minimum that makes a container reachable: no look-up, no parameters, no marks, no
 /// announcement. `bridge` is known; the interface is the namespace's second link.
 fn floor(site: &mut Site, bridge: u32, endpoint: &Endpoint, container: &Container) {
     let create = VirtualLink {
@@ -192,8 +192,8 @@ fn bench() {
     }
 }
 
-/// How long an attach takes while other containers end all the time: their removal has the kernel's
-/// lock of links in between.
+/// Measures an attach while other containers end all the time: their removal holds the kernel's
+/// lock for links.
 #[test]
 #[ignore = "a benchmark"]
 fn bench_beside_removals() {

@@ -27,10 +27,10 @@ fn containers_reach_each_other_and_the_host_at_once() {
     let second = endpoint(&network, 3, &["192.0.2.3/24", "fd00:2::3/64"]);
     lab.attach(&one, &[(&network, &first)]);
     lab.attach(&two, &[(&network, &second)]);
-    // The very first packet gets through, since the bridge forwards already.
+    // The very first packet arrives, because the bridge forwards already.
     try_udp(&one.namespace, &two.namespace, "192.0.2.3").unwrap();
-    // And no address waits for duplicate address detection: none could be bound before. A packet
-    // may be lost here, because a worker of the kernel makes the interface listen to solicitations.
+    // No address waits for duplicate address detection; otherwise it could not be bound. A packet
+    // may be lost here, because a kernel worker makes the interface listen to solicitations.
     udp(&one.namespace, &two.namespace, "fd00:2::3");
     for address in ["192.0.2.2", "fd00:2::2"] {
         tcp(&two.namespace, &one.namespace, address);
@@ -52,7 +52,7 @@ fn containers_reach_each_other_and_the_host_at_once() {
         .collect();
     gateways.sort();
     assert_eq!(gateways, ["192.0.2.1", "fd00:2::1"]);
-    // The link-local addresses of interface and bridge are there, too.
+    // The interface and the bridge have link-local addresses, too.
     let local = |address: &&keelson_netlink::Address| {
         address.prefix.to_string().starts_with("fe80") && address.link == eth0.index
     };
@@ -78,7 +78,7 @@ fn the_first_packet_of_a_container_is_not_lost() {
         .into_owned();
     let mut numbers = release.split('.').map(|part| part.parse().unwrap_or(0u32));
     if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
-        // Older ones can't be made to notice carriers.
+        // Older kernels can't be made to notice carriers.
         return;
     }
     let network = bridge('a', &[("192.0.2.0/24", Some("192.0.2.1"))]);
@@ -86,7 +86,7 @@ fn the_first_packet_of_a_container_is_not_lost() {
     let bind = || std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
     let server = lab.host.run(bind).unwrap();
     let address = server.local_addr().unwrap();
-    // A lost question for the hardware address is repeated after one second.
+    // A lost request for the hardware address is repeated after one second.
     server
         .set_read_timeout(Some(Duration::from_millis(900)))
         .unwrap();
@@ -138,7 +138,7 @@ fn kernel_parameters_are_those_of_a_safe_host() {
     assert_eq!(found, ["192.0.2.2/24"]);
     assert_eq!(inside("ipv4/conf/eth0/log_martians"), "1");
     assert_eq!(inside("ipv4/neigh/eth0/mcast_solicit"), "5");
-    // The host's own are not touched.
+    // The host's own parameters are not changed.
     assert_eq!(host("ipv4/conf/all/log_martians"), "0");
 
     // With IPv6, and a second network.
@@ -190,7 +190,7 @@ fn ports_are_isolated_when_containers_must_not_reach_each_other() {
 }
 
 #[test]
-fn what_a_container_sends_to_itself_by_way_of_the_bridge_comes_back() {
+fn packets_of_a_container_to_itself_return_through_the_bridge() {
     const EXPERIMENTS: u16 = 0x88b5;
     let Some(lab) = Lab::new() else { return };
     let network = bridge('a', &[("192.0.2.0/24", Some("192.0.2.1"))]);
@@ -199,7 +199,7 @@ fn what_a_container_sends_to_itself_by_way_of_the_bridge_comes_back() {
     let first = endpoint(&network, 2, &["192.0.2.2/24"]);
     lab.attach(&container, &[(&network, &first)]);
     let index = container.link("eth0").unwrap().index;
-    // Published ports of its own are reached like that: the port is in hairpin mode.
+    // A container reaches its own published ports like that: the port is in hairpin mode.
     let open = || PacketSocket::open(index, EXPERIMENTS, &[]).unwrap();
     let socket = container.namespace.run(open).unwrap();
     let end = Instant::now() + Duration::from_secs(10);
@@ -240,7 +240,7 @@ fn a_container_without_ipv6_gets_none() {
     let network = dual('a');
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
     let container = Container::new();
-    // As by `--sysctl net.ipv6.conf.all.disable_ipv6=1`.
+    // Like `--sysctl net.ipv6.conf.all.disable_ipv6=1`.
     let disable = || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     container.namespace.run(disable).unwrap().unwrap();
     let first = endpoint(&network, 2, &["192.0.2.2/24", "fd00:2::2/64"]);
@@ -275,7 +275,7 @@ fn addresses_of_bridges_follow_the_options() {
     option(&mut inhibited).inhibit_ipv4 = true;
     lab.block_on(lab.kernel.ensure(&inhibited)).unwrap();
     assert_eq!(addresses("br-b"), ["fd00:2::1/64"]);
-    // An address of an earlier configuration goes.
+    // An address of an earlier configuration is removed.
     let mut network = bridge('c', &[("198.51.100.0/24", Some("198.51.100.1"))]);
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
@@ -324,7 +324,7 @@ fn an_operators_bridge_is_adopted_and_kept() {
         .map(|address| address.prefix.to_string())
         .collect();
     assert_eq!(left, ["203.0.113.1/24"]);
-    // A bridge of our own goes.
+    // Our own bridge is removed.
     let network = dual('b');
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
     assert!(lab.link("br-b").is_some());
@@ -346,7 +346,7 @@ fn a_name_of_another_link_is_refused_and_nothing_is_left() {
     let error = lab.block_on(lab.kernel.ensure(&network)).unwrap_err();
     assert!(error.to_string().contains("not a bridge"), "{error}");
     assert_eq!(lab.link("br-a").unwrap().kind.as_deref(), Some("veth"));
-    // A bridge that can't get its address does not stay.
+    // A bridge that can't get its address is removed again.
     let mut network = dual('b');
     network.subnets[1].gateway = Some("ff02::5".parse().unwrap());
     let error = lab.block_on(lab.kernel.ensure(&network)).unwrap_err();
@@ -355,7 +355,7 @@ fn a_name_of_another_link_is_refused_and_nothing_is_left() {
 }
 
 #[test]
-fn the_mtu_is_the_asked_one_or_the_default_routes() {
+fn the_mtu_is_the_requested_one_or_that_of_the_default_route() {
     let Some(lab) = Lab::new() else { return };
     let uplink = |mtu| {
         let kind = VirtualKind::Veth {
@@ -374,7 +374,7 @@ fn the_mtu_is_the_asked_one_or_the_default_routes() {
     ]);
     let index = lab.link("uplink").unwrap().index;
     lab.run(&[Request::SetRoute(keelson_netlink::Route {
-        // That of a VRF.
+        // The default route of a VRF.
         table: 1000,
         link: index,
         destination: keelson_model::ip::IpPrefix {
@@ -394,7 +394,7 @@ fn the_mtu_is_the_asked_one_or_the_default_routes() {
     lab.attach(&container, &[(&network, &first)]);
     assert_eq!(container.link("eth0").unwrap().mtu, 1420);
     assert_eq!(lab.link("vetha2").unwrap().mtu, 1420);
-    // Asked for, on the bridge as well; the ports that come do not change it.
+    // A requested MTU also applies to the bridge; new ports do not change it.
     let mut network = bridge('b', &[("198.51.100.0/24", Some("198.51.100.1"))]);
     option(&mut network).mtu = Some(9000);
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
@@ -404,14 +404,14 @@ fn the_mtu_is_the_asked_one_or_the_default_routes() {
     lab.attach(&container, &[(&network, &first)]);
     assert_eq!(container.link("eth0").unwrap().mtu, 9000);
     assert_eq!(lab.link("br-b").unwrap().mtu, 9000);
-    // What no bridge can have is a warning only.
+    // A value that no bridge can have only causes a warning.
     let mut network = bridge('c', &[("203.0.113.0/24", Some("203.0.113.1"))]);
     option(&mut network).mtu = Some(70_000);
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
 }
 
 #[test]
-fn forwarding_keeps_the_advertisements_of_uplinks() {
+fn forwarding_does_not_stop_router_advertisements_on_uplinks() {
     let Some(lab) = Lab::new() else { return };
     let kind = VirtualKind::Veth {
         peer: "far".to_owned(),
@@ -446,13 +446,13 @@ fn forwarding_keeps_the_advertisements_of_uplinks() {
 }
 
 #[test]
-fn everything_happens_in_one_visit_of_the_namespace() {
+fn the_function_runs_in_the_same_visit_of_the_namespace() {
     let Some(lab) = Lab::new() else { return };
     let network = dual('a');
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
     let container = Container::new();
     let first = endpoint(&network, 2, &["192.0.2.2/24"]);
-    // The function runs inside, when all is set up.
+    // The function runs inside, when everything is set up.
     let inside = || Batches::open().unwrap().find_link("eth0").unwrap();
     let connections = [(&network, &first)];
     let attached = lab.kernel.attach(&container.fd, &connections, inside);

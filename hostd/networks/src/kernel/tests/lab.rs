@@ -23,7 +23,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// `None` when this machine can't: the test has to be skipped.
+    /// `None` if this machine does not allow it: the test must be skipped.
     pub(super) fn new() -> Option<Self> {
         if !keelson_testing::is_root() {
             return None;
@@ -111,7 +111,7 @@ pub(super) fn name(text: &str) -> LinkId {
     LinkId::Name(text.to_owned())
 }
 
-/// What a parameter below /proc/sys/net is.
+/// The value of a parameter below /proc/sys/net.
 pub(super) fn setting(namespace: &Namespace, path: &str) -> String {
     let path = format!("/proc/sys/net/{path}");
     let read = || std::fs::read_to_string(&path);
@@ -172,7 +172,7 @@ pub(super) fn dual(id: char) -> Network {
     bridge(id, &subnets)
 }
 
-/// An endpoint whose default routes lead by its network when that has a gateway. `number` is the
+/// An endpoint whose default routes lead through its network if that has a gateway. `number` is the
 /// last part of its identifier, names and addresses.
 pub(super) fn endpoint(network: &Network, number: u8, addresses: &[&str]) -> Endpoint {
     let addresses: Vec<IpPrefix> = addresses.iter().map(|text| prefix(text)).collect();
@@ -248,7 +248,7 @@ pub(super) fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Connects to a listener at an address of another namespace, and passes something.
+/// Connects to a listener at an address of another namespace, and transfers data.
 pub(super) fn tcp(from: &Namespace, to: &Namespace, address: &str) {
     let address: IpAddr = address.parse().unwrap();
     let listener = to.run(|| TcpListener::bind((address, 0))).unwrap().unwrap();

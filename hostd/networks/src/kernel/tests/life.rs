@@ -1,4 +1,5 @@
-//! What comes and goes: endpoints, bridges that vanish, containers that meddle, crashes.
+//! Changes over time: endpoints come and go, bridges vanish, containers change their interfaces,
+//! engines crash.
 
 use std::time::{Duration, Instant};
 
@@ -27,14 +28,14 @@ fn detaching_works_with_and_without_the_namespace_and_twice() {
     detach(Some(&container.fd));
     assert!(lab.link("vetha2").is_none() && container.link("eth0").is_none());
     detach(Some(&container.fd));
-    // The same endpoint in the next run, whose container is gone before it is detached.
+    // The same endpoint in the next run, whose container has ended before it is detached.
     let container = Container::new();
     lab.attach(&container, &[(&network, &first)]);
     drop(container);
     detach(None);
     lab.wait_gone("vetha2");
     detach(None);
-    // While its namespace still is there, nothing passes any more.
+    // Nothing passes any more, although its namespace still exists.
     let container = Container::new();
     lab.attach(&container, &[(&network, &first)]);
     udp(&lab.host, &container.namespace, "192.0.2.2");
@@ -46,7 +47,7 @@ fn detaching_works_with_and_without_the_namespace_and_twice() {
         "{error}"
     );
     lab.wait_gone("vetha2");
-    // A link of that name that is not ours stays.
+    // A link of that name that is not ours is kept.
     let kind = VirtualKind::Veth {
         peer: "other".to_owned(),
         peer_mac: None,
@@ -105,7 +106,7 @@ fn a_container_may_rename_and_remove_its_interface() {
 }
 
 #[test]
-fn what_fails_leaves_no_interface() {
+fn a_failure_leaves_no_interface() {
     let Some(lab) = Lab::new() else { return };
     let network = dual('a');
     let other = bridge('b', &[("198.51.100.0/24", Some("198.51.100.1"))]);
@@ -162,7 +163,7 @@ fn the_gateway_moves_when_networks_come_and_go() {
         found
     };
     assert_eq!(defaults(), ["192.0.2.1", "fd00:2::1"]);
-    // A further network takes IPv4 over, and IPv6 stays.
+    // A further network takes over IPv4; IPv6 is unchanged.
     let mut second = endpoint(&other, 2, &["198.51.100.2/24"]);
     second.interface = "eth1".to_owned();
     first.default_ipv4 = false;
@@ -179,7 +180,7 @@ fn the_gateway_moves_when_networks_come_and_go() {
     );
     set(&[(&network, &first), (&other, &second)]);
     assert_eq!(defaults(), ["198.51.100.1", "fd00:2::1"]);
-    // It goes, and the first one takes over.
+    // It is removed, and the first one takes over.
     lab.block_on(lab.kernel.detach(&other, &second, Some(&container.fd)))
         .unwrap();
     first.default_ipv4 = true;
@@ -213,7 +214,7 @@ fn an_internal_network_has_no_default_route_and_connecting_fails_at_once() {
 }
 
 #[test]
-fn a_bridge_that_vanishes_is_made_again_with_its_ports() {
+fn a_bridge_that_vanishes_is_created_again_with_its_ports() {
     let Some(lab) = Lab::new() else { return };
     let (network, container, first) = pair(&lab);
     let second = endpoint(&network, 3, &["192.0.2.3/24", "fd00:2::3/64"]);
@@ -241,7 +242,7 @@ fn a_bridge_that_vanishes_is_made_again_with_its_ports() {
     udp(&container.namespace, &other.namespace, "192.0.2.3");
     udp(&container.namespace, &other.namespace, "fd00:2::3");
     udp(&container.namespace, &lab.host, "192.0.2.1");
-    // Containers know its address already.
+    // Containers already know its address.
     assert_eq!(lab.link("br-a").unwrap().mac, mac);
     assert!(mac.is_some());
     // A removal by us is not reported.
@@ -255,7 +256,7 @@ fn a_bridge_that_vanishes_is_made_again_with_its_ports() {
         let vanished = vanished.await.unwrap().unwrap();
         assert_eq!(vanished, std::slice::from_ref(&network.id));
     });
-    // A start makes the bridge again, too.
+    // A start creates the bridge again, too.
     let third = Container::new();
     let endpoint = endpoint(&network, 5, &["192.0.2.5/24"]);
     lab.attach(&third, &[(&network, &endpoint)]);
@@ -263,7 +264,7 @@ fn a_bridge_that_vanishes_is_made_again_with_its_ports() {
 }
 
 #[test]
-fn a_sweep_removes_what_is_ours_and_dead_only() {
+fn a_sweep_removes_only_unused_links_of_ours() {
     let Some(lab) = Lab::new() else { return };
     let (network, _container, first) = pair(&lab);
     let dead = dual('b');
@@ -271,7 +272,7 @@ fn a_sweep_removes_what_is_ours_and_dead_only() {
     let holder = Container::new();
     let second = endpoint(&network, 3, &["192.0.2.3/24"]);
     lab.attach(&holder, &[(&network, &second)]);
-    // Another engine of this machine, and somebody's own links.
+    // Links of another engine on this machine, and of others.
     let other = lab
         .host
         .run(|| crate::kernel::Kernel::connect("other"))
@@ -287,7 +288,7 @@ fn a_sweep_removes_what_is_ours_and_dead_only() {
         let swept = lab.kernel.sweep(vec![network.id.clone()], host_links);
         lab.block_on(swept).unwrap()
     };
-    // Not all containers are known: this may be the link of one that runs.
+    // Not all containers are known: the link may belong to a running one.
     assert_eq!(sweep(None), ["br-b"]);
     assert!(lab.link("vetha3").is_some());
     assert_eq!(sweep(Some(vec![first.host_link.clone()])), ["vetha3"]);
@@ -308,7 +309,7 @@ fn a_new_owner_of_an_address_is_announced() {
         udp(&neighbour.namespace, &container.namespace, address);
         udp(&lab.host, &container.namespace, address);
     }
-    // The container ends; the next one gets its addresses and another hardware address.
+    // The container ends; the next one gets its addresses with another hardware address.
     lab.block_on(lab.kernel.detach(&network, &first, None))
         .unwrap();
     let next = Container::new();
@@ -331,7 +332,7 @@ fn a_new_owner_of_an_address_is_announced() {
     let end = Instant::now() + Duration::from_secs(10);
     for address in ["192.0.2.2", "fd00:2::2"] {
         for namespace in [&neighbour.namespace, &lab.host] {
-            // Nobody sends anything but the announcement.
+            // Nothing is sent except the announcement.
             while known(namespace, address) != other.mac {
                 assert!(
                     Instant::now() < end,
@@ -355,7 +356,7 @@ fn a_start_does_not_wait_for_a_port_that_stays_down() {
     let Some(lab) = Lab::new() else { return };
     let network = dual('a');
     lab.block_on(lab.kernel.ensure(&network)).unwrap();
-    // A bridge that is off forwards nothing.
+    // A bridge that is switched off forwards nothing.
     let off = LinkChange {
         up: Some(false),
         ..LinkChange::default()

@@ -57,7 +57,8 @@ fn neighbour(lab: &Lab) -> Namespace {
     neighbour
 }
 
-/// Whether an error says that this kernel lacks a kind of links; the test is left then.
+/// Whether an error says that this kernel does not support a kind of links. Then the test is
+/// skipped.
 fn lacks(error: &KernelError) -> bool {
     let KernelError::NoKind { kind, .. } = error else {
         return false;
@@ -84,8 +85,8 @@ fn macvlan_containers_are_on_the_hosts_network() {
     udp(&one.namespace, &neighbour, "192.0.2.9");
     udp(&neighbour, &one.namespace, "192.0.2.2");
     assert_eq!(one.link("eth0").unwrap().mac, first.mac);
-    // Nothing of IPv6: a router of the host's network would be believed (CVE-2024-32473). And no
-    // gateway that nobody gave.
+    // There must be no IPv6 at all, or a router of the host's network could configure the container
+    // (CVE-2024-32473). And there is no gateway without a request.
     assert_eq!(setting(&one.namespace, "ipv6/conf/eth0/disable_ipv6"), "1");
     let routes = batches(&one.namespace, |batches| batches.routes().unwrap());
     assert!(
@@ -99,13 +100,13 @@ fn macvlan_containers_are_on_the_hosts_network() {
     let endpoint = endpoint(&other, 4, &["192.0.2.4/24"]);
     lab.attach(&third, &[(&other, &endpoint)]);
     udp(&third.namespace, &neighbour, "192.0.2.9");
-    // Those of the private network reach no other container.
+    // Containers in the private network reach no other container.
     let error = try_udp(&third.namespace, &one.namespace, "192.0.2.2").unwrap_err();
     assert!(
         is_lost(&error) || error.raw_os_error() == Some(113),
         "{error}"
     );
-    // Disconnected while it runs, and removed: the parent is the host's.
+    // It is disconnected while it runs, and the network is removed: the parent belongs to the host.
     lab.block_on(lab.kernel.detach(&network, &first, Some(&one.fd)))
         .unwrap();
     lab.block_on(lab.kernel.detach(&network, &first, Some(&one.fd)))
@@ -135,7 +136,7 @@ fn macvlan_has_its_modes_and_a_gateway_when_one_is_given() {
         let mut defaults = routes.iter().filter(|route| route.destination.length == 0);
         let gateway = defaults.next().and_then(|route| route.gateway);
         assert_eq!(gateway, Some("192.0.2.9".parse().unwrap()));
-        // Passthru takes the parent for one container: it is free again at once.
+        // In passthru mode one container occupies the parent, which is free again at once.
         lab.block_on(lab.kernel.detach(&network, &endpoint, Some(&container.fd)))
             .unwrap();
         lab.attach(&container, &[(&network, &endpoint)]);
@@ -166,7 +167,7 @@ fn a_parent_that_is_off_does_not_stop_a_start() {
 }
 
 #[test]
-fn parents_that_can_not_be_are_refused() {
+fn impossible_parents_are_refused() {
     let Some(lab) = Lab::new() else { return };
     let ensure = |network: &Network| lab.block_on(lab.kernel.ensure(network));
     let error = ensure(&macvlan('a', Some("lo"), MacvlanMode::Bridge)).unwrap_err();
@@ -183,7 +184,7 @@ fn parents_that_can_not_be_are_refused() {
 }
 
 #[test]
-fn parents_that_we_made_are_removed_by_us() {
+fn parents_that_we_created_are_removed() {
     let Some(lab) = Lab::new() else { return };
     let _neighbour = neighbour(&lab);
     let cases = [(Some("uplink.10"), "uplink.10"), (None, "dm-aaaaaaaaaaaa")];

@@ -36,7 +36,7 @@ fn spec(network: &str, priority: i64, interface: Option<&str>) -> ConnectionSpec
     }
 }
 
-/// The names of interfaces by those of networks.
+/// The names of interfaces, by the names of their networks.
 fn names(wishes: &[(&str, i64, Option<&str>)]) -> Vec<(String, String)> {
     let networks: Vec<_> = wishes
         .iter()
@@ -60,7 +60,7 @@ fn interfaces_have_the_same_names_after_each_start() {
         list.map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
             .collect()
     };
-    // The main one, then by priority, then by name, in whatever order they are asked for.
+    // The main one, then by priority, then by name, whatever the order of the request.
     let expected = pairs(&[("m", "eth0"), ("z", "eth1"), ("a", "eth2"), ("b", "eth3")]);
     let (main, a, b, z) = (
         ("m", 0, None),
@@ -70,7 +70,7 @@ fn interfaces_have_the_same_names_after_each_start() {
     );
     assert_eq!(names(&[main, b, z, a]), expected);
     assert_eq!(names(&[main, a, b, z]), expected);
-    // A name that is asked for is nobody else's.
+    // A requested name is given to no other interface.
     let found = names(&[
         main,
         ("a", 0, None),

@@ -149,7 +149,7 @@ fn static_addresses() {
         );
         assert!(store.endpoints_of("c2").is_empty());
     }
-    // The address of a container that does not run: others get it when there is no other.
+    // The address of a container that does not run. Others get it only when there is no other.
     store.configure("c3", &[at("front", "10.9.0.129")]);
     assert_eq!(
         address(&store.reserve("d1", "d1", &[to("front")]).unwrap()[0]),
@@ -202,7 +202,7 @@ fn an_address_is_given_to_its_container_again() {
 }
 
 #[test]
-fn a_network_made_anew_under_its_name_is_meant_too() {
+fn a_new_network_of_the_same_name_is_found_too() {
     let fixture = Fixture::new();
     let store = &fixture.store;
     store.configure("c", &[at("front", "10.9.0.2")]);
@@ -323,13 +323,13 @@ fn ipv6_can_be_dropped() {
         (ends[0].ipv6, ends[0].gateway_ipv6, ends[0].default_ipv6),
         (None, None, false)
     );
-    // The address that the failed one got is free as well.
+    // The address of the failed connection is free, too.
     let given = store.reserve("e", "e", &[at("six", "10.6.0.4")]).unwrap();
     assert_eq!(given[0].ipv6.unwrap().to_string(), "fd00:6::2/126");
 }
 
 #[test]
-fn connections_are_told_about_when_they_work() {
+fn events_of_connections_are_sent_once_they_work() {
     let fixture = Fixture::new();
     let store = &fixture.store;
     let mut events = store.subscribe();
@@ -380,7 +380,7 @@ fn what_running_containers_have_survives_the_engine() {
     assert_eq!(fixture.store.bindings_of("c"), [binding]);
     let other = fixture.store.reserve("d", "d", &[to("bridge")]).unwrap();
     assert_ne!(other[0].ipv4, ends[0].ipv4);
-    // A dead one is taken back, and says so.
+    // A dead container's connection is released, and the event is sent.
     let mut events = fixture.store.subscribe();
     fixture.store.release_all("c");
     assert_eq!(events.try_recv().unwrap().action, "disconnect");
@@ -390,7 +390,7 @@ fn what_running_containers_have_survives_the_engine() {
 }
 
 #[test]
-fn nothing_is_given_that_can_not_be_written_down() {
+fn nothing_is_allocated_that_can_not_be_recorded() {
     let fixture = Fixture::new();
     let run = fixture.base.path().join("run");
     fs::remove_dir(&run).unwrap();

@@ -1,4 +1,4 @@
-//! Random lives of networks and containers beside a model.
+//! Random operations on networks and containers, compared with a model.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What clients and a killed engine may do, in any order.
+/// The operations of clients, and kills of the engine, in any order.
 #[derive(Debug, Clone)]
 enum Step {
     Make(u8),
@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..40)
 }
 
-/// What must be so: for each network, which container has which address.
+/// The model: for each network, which container has which address.
 type Model = BTreeMap<String, BTreeMap<String, Option<u8>>>;
 
 /// A network `nX` has the subnet `10.0.X.0/29`: `.1` is the gateway, five more are for containers.
@@ -69,7 +69,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn nothing_is_lost_or_given_twice(steps in steps()) {
+    fn no_address_is_lost_or_allocated_twice(steps in steps()) {
         let mut fixture = Fixture::new();
         let mut model = Model::new();
         for step in steps {

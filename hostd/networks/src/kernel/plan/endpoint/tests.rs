@@ -1,5 +1,5 @@
-//! Requests of endpoints, as values. Those of kinds of links that the kernel of a test may lack are
-//! tested here only.
+//! Requests of endpoints, as values. Kinds of links that the kernel of a test may lack are only
+//! tested here.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ fn a_port_is_made_in_one_request_and_switched_on_in_another() {
             },
         )
     });
-    // The bridge's MTU, since none was asked for.
+    // The bridge's MTU, since none was requested.
     assert_eq!(plan.create(7, 1450), expected);
     let Some(Request::ChangeLink(id, change)) = plan.host_up() else {
         panic!("a change")
@@ -107,7 +107,7 @@ fn a_port_is_made_in_one_request_and_switched_on_in_another() {
         isolated: true,
     };
     assert_eq!((change.port, change.up), (Some(port), Some(true)));
-    // Addresses come before it is switched on, routes after.
+    // Addresses are added before it is switched on, routes afterwards.
     let requests = plan.configure(3, true);
     assert!(matches!(&requests[0], Request::AddAddress(_)));
     assert!(matches!(&requests[1], Request::ChangeLink(..)));
@@ -159,7 +159,7 @@ fn macvlan_and_ipvlan_are_made_in_the_containers_namespace() {
             isolation,
         };
         let expected = VirtualLink {
-            // The parent's hardware address is the only one.
+            // It shares the parent's hardware address.
             mac: None,
             mtu: Some(1400),
             elsewhere: true,
@@ -170,7 +170,7 @@ fn macvlan_and_ipvlan_are_made_in_the_containers_namespace() {
 }
 
 #[test]
-fn default_routes_are_those_that_were_asked_for() {
+fn default_routes_follow_the_request() {
     let gateway = |driver, gateway: Option<[u8; 4]>| {
         let endpoint = Endpoint {
             gateway_ipv4: gateway.map(Into::into),
@@ -189,7 +189,7 @@ fn default_routes_are_those_that_were_asked_for() {
     let l2 = || Driver::Ipvlan(parent(on(), IpvlanMode::L2(IpvlanFlag::Bridge)));
     assert_eq!(gateway(l2(), given), Some(Some([192, 0, 2, 1].into())));
     assert_eq!(gateway(l2(), None), None);
-    // It routes by itself: the link is the way, and a gateway would be asked for in vain.
+    // It routes by itself, so a gateway would be useless.
     for mode in [
         IpvlanMode::L3(IpvlanFlag::Bridge),
         IpvlanMode::L3S(IpvlanFlag::Bridge),
@@ -207,7 +207,7 @@ fn default_routes_are_those_that_were_asked_for() {
 }
 
 #[test]
-fn parents_are_found_or_made() {
+fn parents_are_found_or_created() {
     let of = |link| {
         let driver = Driver::Macvlan(parent(link, MacvlanMode::Bridge));
         match HostLink::of(&network(driver), &owner()) {
@@ -242,7 +242,7 @@ fn a_bridge_has_the_same_hardware_address_each_time() {
     let plan: BridgePlan = of();
     assert_eq!(plan, of());
     assert_eq!(plan.mac, [0x02, 0x01, 0x23, 0x45, 0x67, 0x89]);
-    // Locally administered, and not of a group.
+    // Locally administered, and not a group address.
     assert_eq!(plan.mac[0] & 0b11, 0b10);
 }
 
@@ -275,7 +275,7 @@ fn names_that_the_kernel_would_change_are_refused() {
 }
 
 #[test]
-fn settings_are_in_an_order_in_which_the_users_win() {
+fn settings_of_the_user_come_last() {
     let mut endpoint = endpoint();
     let name = "net.ipv6.conf.IFNAME.disable_ipv6";
     endpoint
