@@ -25,7 +25,7 @@ impl Default for CgroupParent {
 
 /// The text is not a valid name of a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the name of a cgroup of letters, digits, - and _")]
+#[error("{0:?} is not a valid name of a cgroup: use letters, digits, - and _")]
 pub struct CgroupParentError(String);
 
 impl FromStr for CgroupParent {

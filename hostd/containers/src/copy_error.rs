@@ -30,7 +30,7 @@ pub enum CopyError {
     #[error("mounted volume is marked read-only")]
     ReadOnlyMount,
     /// The path is in a file system of the kernel, such as procfs.
-    #[error("{0} is on a file system of the kernel, which keeps no files")]
+    #[error("{0} is on a file system of the kernel, which stores no files")]
     OfKernel(String),
     /// The client forbids it.
     #[error("cannot overwrite directory {0:?} with non-directory {0:?}")]

@@ -52,7 +52,7 @@ pub enum EngineError {
     #[error(transparent)]
     Shared(Arc<EngineError>),
     /// The operation was cancelled because the engine ends.
-    #[error("container {0}: given up, because the engine ends")]
+    #[error("container {0}: cancelled, because the engine is shutting down")]
     Abandoned(String),
     /// The container could not be started.
     #[error("failed to create task for container: {message}")]
@@ -136,7 +136,7 @@ pub enum EngineError {
         exec: String,
     },
     /// A document is longer than any that hostd writes.
-    #[error("{}: {length} bytes are too many", path.display())]
+    #[error("{} is too long: {length} bytes", path.display())]
     LargeDocument {
         /// The document.
         path: PathBuf,
@@ -152,7 +152,7 @@ pub enum EngineError {
         source: serde_json::Error,
     },
     /// The stored view of clients on a container is not JSON.
-    #[error("container {id}: what clients are shown: {source}")]
+    #[error("container {id}: its view for clients can't be read: {source}")]
     Shown {
         /// The container.
         id: String,
@@ -170,9 +170,7 @@ pub enum EngineError {
         source: DigestError,
     },
     /// A volume of a running container is not known to be mounted.
-    #[error(
-        "container {id}: it is not known where volume {volume} is mounted; restart the container"
-    )]
+    #[error("container {id}: the mount point of volume {volume} is unknown; restart the container")]
     VolumeNotMounted {
         /// The container.
         id: String,
@@ -180,7 +178,7 @@ pub enum EngineError {
         volume: String,
     },
     /// No thread could be started.
-    #[error("no thread for an export: {0}")]
+    #[error("cannot start a thread for an export: {0}")]
     NoThread(#[source] io::Error),
     /// The shim's answer does not belong to the request.
     #[error("exec: unexpected answer of the shim: {0:?}")]

@@ -42,7 +42,7 @@ pub(crate) enum LoadError {
 pub(crate) enum DescriptionError {
     #[error(transparent)]
     Toml(#[from] toml::de::Error),
-    #[error("version {0} is not known; this release reads version {VERSION}")]
+    #[error("version {0} is not supported; this release reads version {VERSION}")]
     Version(u32),
     #[error("command: must name an executable")]
     Command,

@@ -155,7 +155,7 @@ async fn registries_that_drip_are_given_up() {
         let fixture = fixture(|_| {});
         let error = pull(&fixture, &server.name("a")).await.unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("bytes came in 0.3 s"), "{what}: {text}");
+        assert!(text.contains("bytes arrived in 0.3 s"), "{what}: {text}");
         assert!(fixture.objects().is_empty(), "{:?}", fixture.objects());
     }
 }

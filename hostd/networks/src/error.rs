@@ -155,7 +155,7 @@ pub enum NetworkError {
         source: io::Error,
     },
     /// The work on files ended without a result, by a panic.
-    #[error("work on networks: {0}")]
+    #[error("a task for networks failed: {0}")]
     TaskDied(#[from] keelson_blocking::TaskDied),
 }
 

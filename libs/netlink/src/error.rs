@@ -40,7 +40,7 @@ pub enum NetlinkError {
         detail: String,
     },
     /// The thread of a [`crate::Worker`] ended before the job was done.
-    #[error("the thread that visits network namespaces ended")]
+    #[error("the thread for network namespaces has ended")]
     Worker,
     /// A route or rule that mixes addresses of both families.
     #[error("{operation}: addresses of IPv4 and IPv6 are mixed")]

@@ -117,8 +117,8 @@ pub enum ManifestError {
     TooLarge(usize),
     /// Another version of the format.
     #[error(
-        "schema version {0} is not supported, only 2 is; copy the image to a present registry, or \
-         push it again with a present engine, which converts it"
+        "schema version {0} is not supported, only 2 is; copy the image to a current registry, or \
+         push it again with a current engine, which converts it"
     )]
     Schema(u32),
     /// Not the media type of an image.

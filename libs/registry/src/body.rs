@@ -21,9 +21,9 @@ pub(crate) struct Pace {
 /// Why a body is not waited for any longer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stalled {
-    #[error("no bytes came for {} s", time.as_secs_f32())]
+    #[error("no bytes arrived for {} s", time.as_secs_f32())]
     Silent { time: Duration },
-    #[error("only {bytes} bytes came in {} s", time.as_secs_f32())]
+    #[error("only {bytes} bytes arrived in {} s", time.as_secs_f32())]
     Slow { bytes: u64, time: Duration },
 }
 

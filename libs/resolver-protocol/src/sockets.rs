@@ -59,7 +59,7 @@ pub struct Sockets {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocketsError {
     /// Their number differs from what the message says.
-    #[error("{came} descriptors came, {said} were announced")]
+    #[error("{came} descriptors arrived, but {said} were announced")]
     Number {
         /// How many came.
         came: usize,

@@ -11,7 +11,7 @@ pub(crate) enum DocumentError {
     #[error("it can't be read: {0}")]
     Malformed(String),
     /// The version is unknown.
-    #[error("cdiVersion {0:?} is not known; versions 0.3 to 1.x are")]
+    #[error("cdiVersion {0:?} is not supported; use a version from 0.3 to 1.x")]
     Version(String),
     /// A name is invalid.
     #[error("{what} {value:?} is invalid")]
@@ -22,7 +22,7 @@ pub(crate) enum DocumentError {
         value: String,
     },
     /// The document requires something that the engine does not support.
-    #[error("device {0:?} wants {1}, which is not implemented")]
+    #[error("device {0:?} requires {1}, which is not implemented")]
     NotImplemented(String, &'static str),
 }
 

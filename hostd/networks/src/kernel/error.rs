@@ -69,7 +69,7 @@ pub enum KernelError {
     },
     /// A kernel parameter of an endpoint that does not belong to its interface.
     #[error(
-        "endpoint sysctl {name:?} is none of an interface: write it as net.ipv4.conf.IFNAME.NAME"
+        "endpoint sysctl {name:?} does not belong to an interface: write it as net.ipv4.conf.IFNAME.NAME"
     )]
     NotOfInterface {
         /// Its name with dots.

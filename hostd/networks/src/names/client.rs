@@ -27,13 +27,13 @@ pub(super) enum ClientError {
         source: io::Error,
     },
     /// The message is too large, and was not sent.
-    #[error("what the resolver is to be told is too much: {0}")]
+    #[error("the request to the resolver is too large: {0}")]
     Request(MessageError),
     /// A reply can't be parsed.
-    #[error("the resolver sends what can't be understood: {0}")]
+    #[error("the resolver's answer can't be read: {0}")]
     Message(#[from] MessageError),
     /// A message with its descriptors can't be received.
-    #[error("the resolver sends what can't be understood: {0}")]
+    #[error("the resolver's answer can't be read: {0}")]
     Channel(#[from] ChannelError),
     /// The resolver has ended.
     #[error("the resolver has ended")]
@@ -45,7 +45,7 @@ pub(super) enum ClientError {
     #[error("the resolver speaks version {theirs} of the protocol, not {PROTOCOL}")]
     Protocol { theirs: u32 },
     /// The reply does not belong to the request.
-    #[error("the resolver answers {0:?}, which was not asked for")]
+    #[error("unexpected answer of the resolver: {0:?}")]
     Unexpected(Box<Reply>),
 }
 
