@@ -1,5 +1,7 @@
 //! What happens to networks when hostd, the host or somebody else interferes.
 
+use serde_json::Value;
+
 use crate::common::{Host, wait_until};
 use crate::{address, exec, gets, host, idle, inspect, web};
 
@@ -99,4 +101,35 @@ fn a_container_that_changes_its_interface() {
     wait_until("the links are gone", || {
         host.net().sh("ip -br link show type veth").ok().is_empty()
     });
+}
+
+/// hostd was killed after it had written a connection down, and before it made it.
+#[test]
+fn a_connection_that_was_only_written_down_can_be_removed() {
+    let Some(mut host) = host() else { return };
+    host.docker(&["network", "create", "net"]).ok();
+    let id = idle(&host, "aa", &[]);
+    host.kill_daemon();
+    let path = host
+        .path()
+        .join("root/engine/containers")
+        .join(&id)
+        .join("container.json");
+    let mut document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let connections = document["spec"]["connections"].as_array_mut().unwrap();
+    let mut connection = connections[0].clone();
+    connection["network"] = "net".into();
+    connections.push(connection);
+    std::fs::write(&path, document.to_string()).unwrap();
+    host.start_daemon();
+    wait_until("the API answers", || host.docker(&["ps"]).code == 0);
+    host.docker(&["network", "disconnect", "net", "aa"]).ok();
+    host.docker(&["network", "disconnect", "net", "aa"])
+        .fails_with("is not connected to network net");
+    let networks = inspect(&host, "aa")["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks.as_object().unwrap().len(), 1, "{networks:#}");
+    host.docker(&["network", "connect", "net", "aa"]).ok();
+    host.docker(&["network", "connect", "net", "aa"])
+        .fails_with("already exists in network net");
+    host.docker(&["rm", "-f", "aa"]).ok();
 }
