@@ -3,7 +3,7 @@
 #![cfg_attr(fuzzing, no_main)]
 
 use keelson_resolver::answer::{self, Decision};
-use keelson_resolver::query::{Packet, Transport, read};
+use keelson_resolver::query::{QueryPacket, Transport, read};
 use keelson_resolver::table::Table;
 use keelson_resolver_protocol::{Container, Membership};
 
@@ -34,7 +34,7 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
     }
     for transport in [Transport::Udp, Transport::Tcp] {
         match read(bytes, transport) {
-            Packet::Question(request) => {
+            QueryPacket::Question(request) => {
                 let decision = TABLE.with(|table| answer::decide(table, "me", &request, |_| {}));
                 let bytes_of_answer = match decision {
                     Decision::Answer(answer) => answer,
@@ -46,13 +46,13 @@ keelson_fuzz::fuzz_target!(|bytes: &[u8]| {
                 let asked = bytes.get(12..request.question_end).unwrap();
                 let _ = answer::answers(&bytes_of_answer, asked);
             }
-            Packet::Refused(refusal) => {
+            QueryPacket::Refused(refusal) => {
                 let answer = answer::refusal(&refusal);
                 assert!(answer.len() >= 12 && answer.len() <= 512);
-                // An answer must not be answered.
-                assert!(matches!(read(&answer, transport), Packet::Nothing));
+                // Nobody answers an answer.
+                assert!(matches!(read(&answer, transport), QueryPacket::Nothing));
             }
-            Packet::Nothing => {}
+            QueryPacket::Nothing => {}
         }
     }
     let _ = answer::is_failure(bytes);

@@ -43,7 +43,7 @@ pub struct Extension {
 
 /// The result of parsing a packet.
 #[derive(Debug)]
-pub enum Packet {
+pub enum QueryPacket {
     /// A question.
     Question(Box<Request>),
     /// A malformed query, and what to answer.
@@ -81,17 +81,17 @@ impl Request {
 
 /// Parses a packet.
 #[must_use]
-pub fn read(bytes: &[u8], transport: Transport) -> Packet {
+pub fn read(bytes: &[u8], transport: Transport) -> QueryPacket {
     let Ok(header) = hickory_proto::op::Header::read(&mut BinDecoder::new(bytes)) else {
-        return Packet::Nothing;
+        return QueryPacket::Nothing;
     };
     let metadata = header.metadata;
     // Two servers that answered each other's answers would never stop.
     if metadata.message_type == MessageType::Response {
-        return Packet::Nothing;
+        return QueryPacket::Nothing;
     }
     let refuse = |code, question, extension| {
-        Packet::Refused(Box::new(Refusal {
+        QueryPacket::Refused(Box::new(Refusal {
             metadata,
             question,
             code,
@@ -125,7 +125,7 @@ pub fn read(bytes: &[u8], transport: Transport) -> Packet {
     if message.edns.is_some_and(|edns| edns.version() > 0) {
         return refuse(ResponseCode::BADVERS, Some(question), extension);
     }
-    Packet::Question(Box::new(Request {
+    QueryPacket::Question(Box::new(Request {
         metadata,
         question,
         question_end,
@@ -152,7 +152,7 @@ mod tests {
 
     fn refusal(bytes: &[u8]) -> ResponseCode {
         match read(bytes, Transport::Udp) {
-            Packet::Refused(refusal) => refusal.code,
+            QueryPacket::Refused(refusal) => refusal.code,
             other => panic!("{other:?}"),
         }
     }
@@ -162,7 +162,7 @@ mod tests {
         let mut message = question("a.example.");
         let limit = |message: &Message, transport| match read(&message.to_vec().unwrap(), transport)
         {
-            Packet::Question(request) => {
+            QueryPacket::Question(request) => {
                 assert_eq!(request.question_end, HEADER + 11 + 4);
                 request.limit()
             }
@@ -181,10 +181,13 @@ mod tests {
     #[test]
     fn what_is_no_query_is_refused_or_ignored() {
         let good = question("a.").to_vec().unwrap();
-        assert!(matches!(read(&good[..11], Transport::Udp), Packet::Nothing));
+        assert!(matches!(
+            read(&good[..11], Transport::Udp),
+            QueryPacket::Nothing
+        ));
         let mut answer = good.clone();
         answer[2] |= 0x80;
-        assert!(matches!(read(&answer, Transport::Udp), Packet::Nothing));
+        assert!(matches!(read(&answer, Transport::Udp), QueryPacket::Nothing));
         let mut update = good.clone();
         update[2] |= 5 << 3;
         assert_eq!(refusal(&update), ResponseCode::NotImp);

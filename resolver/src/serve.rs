@@ -24,7 +24,7 @@ use crate::answer::{self, Decision};
 use crate::forward::forward;
 use crate::limits::{CONNECTIONS, TURN};
 use crate::places::{Count, Place};
-use crate::query::{self, Packet, Request, Transport};
+use crate::query::{self, QueryPacket, Request, Transport};
 use crate::shared::Shared;
 use crate::upstream::{Question, Sockets, TcpPool, UdpPool};
 use crate::watched::watch_borrowed;
@@ -174,9 +174,9 @@ impl Served {
     /// The answer to a packet.
     fn reply(self: &Rc<Self>, shared: &Rc<Shared>, bytes: &[u8], transport: Transport) -> Reply {
         let request = match query::read(bytes, transport) {
-            Packet::Question(request) => request,
-            Packet::Refused(refusal) => return Reply::Now(answer::refusal(&refusal)),
-            Packet::Nothing => return Reply::Never,
+            QueryPacket::Question(request) => request,
+            QueryPacket::Refused(refusal) => return Reply::Now(answer::refusal(&refusal)),
+            QueryPacket::Nothing => return Reply::Never,
         };
         let decision = answer::decide(&shared.table.borrow(), &self.id, &request, |addresses| {
             let mut random = shared.random.borrow_mut();

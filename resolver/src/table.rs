@@ -207,7 +207,7 @@ impl Network {
 mod tests {
     use std::collections::BTreeMap;
 
-    use keelson_resolver_protocol::Link;
+    use keelson_resolver_protocol::NamedLink;
     use proptest::prelude::*;
 
     use super::*;
@@ -349,7 +349,7 @@ mod tests {
         let mut linked = member("net", &["web"], &["10.0.0.3"]);
         for (alias, target) in [("Store", "db"), ("same", "id-of-db"), ("gone", "nobody")] {
             let (alias, target) = (alias.to_owned(), target.to_owned());
-            linked.links.push(Link { alias, target });
+            linked.links.push(NamedLink { alias, target });
         }
         table.set(container("web", vec![linked]));
         for name in ["store", "STORE.net", "same", "db"] {

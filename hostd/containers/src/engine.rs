@@ -25,7 +25,7 @@ use crate::executions::Executions;
 use crate::flush::Flusher;
 use crate::host::HostFacts;
 use crate::init_program::InitProgram;
-use crate::links::Linkers;
+use crate::linkers::Linkers;
 use crate::old::ReadOld;
 use crate::registry::Registry;
 use crate::shim::Program;

@@ -71,6 +71,7 @@ mod image_mounts;
 mod init_program;
 mod life;
 mod lifecycle;
+mod linkers;
 mod links;
 mod logs;
 mod machine;

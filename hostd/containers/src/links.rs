@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use keelson_model::spec::{ContainerLink, Port};
 
@@ -21,36 +20,6 @@ pub(crate) struct Linked {
     address: Ipv4Addr,
     ports: BTreeSet<Port>,
     environment: Vec<String>,
-}
-
-/// The identifiers of containers with links in the default network. There are few or none, so a
-/// start need not search all containers.
-#[derive(Debug, Default)]
-pub(crate) struct Linkers(Mutex<BTreeSet<String>>);
-
-impl Linkers {
-    /// Records whether a container is linked to others.
-    pub(crate) fn note(&self, snapshot: &Snapshot) {
-        let connections = connections(snapshot);
-        let default = connections.iter().find(|known| known.network == DEFAULT);
-        let mut linkers = self.lock();
-        match default.is_some_and(|known| !known.links.is_empty()) {
-            true => drop(linkers.insert(snapshot.id.clone())),
-            false => drop(linkers.remove(&snapshot.id)),
-        }
-    }
-
-    pub(crate) fn forget(&self, id: &str) {
-        self.lock().remove(id);
-    }
-
-    pub(crate) fn all(&self) -> Vec<String> {
-        self.lock().iter().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Inner {

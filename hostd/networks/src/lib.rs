@@ -25,11 +25,11 @@ mod types;
 
 pub use error::NetworkError;
 pub use firewall::FirewallError;
-pub use ipam::{AddressError, AddressPool, PoolError, Pools, SubnetError};
+pub use ipam::{AddressError, AddressPool, NotFree, PoolError, Pools, SubnetError};
 pub use kernel::KernelError;
 pub use names::NamesError;
-pub use networks::{Created, Member, Networks, Run};
-pub use options::OptionError;
+pub use networks::{CreatedNetwork, Member, Networks, Run};
+pub use options::{OptionError, WrongValue};
 pub use ports::PortError;
 pub use settings::{DefaultBridge, NetworkOptions, ResolverOptions};
 pub use types::{

@@ -54,7 +54,7 @@ struct Inner {
 
 /// A new network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Created {
+pub struct CreatedNetwork {
     /// The network.
     pub network: Arc<Network>,
     /// Requested options that have no effect, one sentence each.
@@ -103,14 +103,15 @@ impl Networks {
     /// Creates a network. It is visible when this returns, and not earlier. The work continues if
     /// the caller stops waiting.
     ///
-    /// # Errors The name is taken or invalid, the driver or an option does not exist, the subnets
-    /// are not available, or the disk or the kernel fails. Nothing of the network remains.
-    pub async fn create(&self, new: NewNetwork) -> Result<Created, NetworkError> {
+    /// # Errors
+    /// The name is taken or not allowed, the driver or an option does not exist, there are no such
+    /// subnets, or the disk or the kernel fails. Nothing of it remains.
+    pub async fn create(&self, new: NewNetwork) -> Result<CreatedNetwork, NetworkError> {
         let networks = self.clone();
         whole(async move { networks.create_whole(new).await }).await
     }
 
-    async fn create_whole(&self, new: NewNetwork) -> Result<Created, NetworkError> {
+    async fn create_whole(&self, new: NewNetwork) -> Result<CreatedNetwork, NetworkError> {
         let routes = host_routes().await;
         let made = self.work(move |store| store.begin(new, &routes)).await??;
         let network = Arc::clone(&made.network);
@@ -120,7 +121,7 @@ impl Networks {
             return Err(error);
         }
         self.0.store.publish(&made.network.id);
-        Ok(Created {
+        Ok(CreatedNetwork {
             network: made.network,
             warnings: made.warnings,
         })

@@ -36,7 +36,7 @@ pub use chains::BaseChain;
 pub use conntrack::Flow;
 pub use element::{Datum, Element};
 pub use error::NftError;
-pub use monitor::{Change, Monitor};
+pub use monitor::{Monitor, TableChange};
 pub use object::{Chain, ChainKind, Data, Family, Hook, Policy, Set, Table};
 pub use rule::{Field, Reject, Rule};
 pub use socket::Netfilter;

@@ -19,7 +19,7 @@ const REPORT: usize = 64 << 10;
 
 /// What happened to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub enum TableChange {
     /// There were more reports than fit into the socket: anything may have happened.
     Unknown,
     /// Somebody changed something in it.
@@ -59,7 +59,7 @@ impl Monitor {
     ///
     /// # Errors
     /// The socket can't be read.
-    pub fn read(&mut self) -> Result<Option<Change>, NftError> {
+    pub fn read(&mut self) -> Result<Option<TableChange>, NftError> {
         let mut gravest = None;
         loop {
             let length = match recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()) {
@@ -67,7 +67,7 @@ impl Monitor {
                 Err(Errno::AGAIN) => return Ok(gravest),
                 Err(Errno::INTR) => continue,
                 Err(Errno::NOBUFS) => {
-                    gravest = gravest.max(Some(Change::Unknown));
+                    gravest = gravest.max(Some(TableChange::Unknown));
                     continue;
                 }
                 Err(error) => return Err(socket::failed("read")(error)),
@@ -79,8 +79,8 @@ impl Monitor {
                     && message.attributes().text(1) == Some(self.table.name);
                 if of_table && message.port != self.own {
                     let change = match message.kind {
-                        DELETE_TABLE => Change::Deleted,
-                        _ => Change::Changed,
+                        DELETE_TABLE => TableChange::Deleted,
+                        _ => TableChange::Changed,
                     };
                     gravest = gravest.max(Some(change));
                 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use keelson_netlink::Namespace;
 use keelson_nftables::{
-    Batch, Chain, ChainKind, Change, Data, Datum, Element, Family, Field, Hook, Kind, Monitor,
+    Batch, Chain, ChainKind, TableChange, Data, Datum, Element, Family, Field, Hook, Kind, Monitor,
     Netfilter, Rule, Set, Table, Value, Verdict,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -155,7 +155,7 @@ fn changes_of_others_are_reported() {
             tv_nsec: 0,
         };
         assert_eq!(poll(&mut readable, Some(&patience)), Ok(1));
-        assert_eq!(monitor.read().unwrap(), Some(Change::Changed));
+        assert_eq!(monitor.read().unwrap(), Some(TableChange::Changed));
         assert_eq!(monitor.read().unwrap(), None);
         // Changes of other tables are not reported.
         let foreign = Table {
@@ -170,10 +170,10 @@ fn changes_of_others_are_reported() {
         batch.delete_table(TABLE);
         other.commit(&batch).unwrap();
         own.commit(&table()).unwrap();
-        assert_eq!(monitor.read().unwrap(), Some(Change::Deleted));
+        assert_eq!(monitor.read().unwrap(), Some(TableChange::Deleted));
         if let Ok(status) = Command::new("nft").args(["flush", "ruleset"]).status() {
             assert!(status.success());
-            assert_eq!(monitor.read().unwrap(), Some(Change::Deleted));
+            assert_eq!(monitor.read().unwrap(), Some(TableChange::Deleted));
         }
     });
 }

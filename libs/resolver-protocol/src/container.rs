@@ -36,12 +36,12 @@ pub struct Membership {
     pub addresses: Vec<IpAddr>,
     /// Names for other containers that only this container knows (links).
     #[serde(default)]
-    pub links: Vec<Link>,
+    pub links: Vec<NamedLink>,
 }
 
 /// A name for another container in the same network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
+pub struct NamedLink {
     /// What it is called.
     pub alias: String,
     /// The other container: its identifier or one of its names.

@@ -35,6 +35,6 @@ pub mod message;
 pub mod sockets;
 
 pub use channel::{ChannelError, Packet, receive, send};
-pub use container::{Container, Link, Membership, Origin, Upstream};
+pub use container::{Container, Membership, NamedLink, Origin, Upstream};
 pub use message::{MAX_MESSAGE, MessageError, PROTOCOL, Reply, Request, decode, encode};
 pub use sockets::{MAX_DESCRIPTORS, Ports, SocketKind, Sockets, SocketsError};

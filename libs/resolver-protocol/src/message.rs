@@ -115,7 +115,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::container::{Link, Membership, Origin, Upstream};
+    use crate::container::{Membership, NamedLink, Origin, Upstream};
 
     fn container() -> Container {
         Container {
@@ -125,7 +125,7 @@ mod tests {
                 name: "net".to_owned(),
                 names: vec!["web".to_owned(), "cccccccccccc".to_owned()],
                 addresses: vec![Ipv4Addr::new(172, 18, 0, 2).into()],
-                links: vec![Link {
+                links: vec![NamedLink {
                     alias: "db".to_owned(),
                     target: "postgres".to_owned(),
                 }],

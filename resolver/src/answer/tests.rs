@@ -5,7 +5,7 @@ use keelson_resolver_protocol::{Container, Membership};
 use proptest::prelude::*;
 
 use super::*;
-use crate::query::{Packet, Transport, read};
+use crate::query::{QueryPacket, Transport, read};
 
 fn membership(names: &[&str], addresses: &[&str]) -> Membership {
     Membership {
@@ -44,7 +44,7 @@ fn question(name: &str, kind: RecordType, class: DNSClass) -> Message {
 
 fn request(message: &Message, transport: Transport) -> Request {
     match read(&message.to_vec().unwrap(), transport) {
-        Packet::Question(request) => *request,
+        QueryPacket::Question(request) => *request,
         other => panic!("{other:?}"),
     }
 }
@@ -199,7 +199,7 @@ fn refusals_repeat_what_could_be_read() {
     let mut edns = Edns::new();
     edns.set_version(3);
     message.set_edns(edns);
-    let Packet::Refused(refused) = read(&message.to_vec().unwrap(), Transport::Udp) else {
+    let QueryPacket::Refused(refused) = read(&message.to_vec().unwrap(), Transport::Udp) else {
         panic!("a later version");
     };
     let answer = Message::from_vec(&refusal(&refused)).unwrap();
@@ -269,7 +269,7 @@ proptest! {
             edns.set_max_payload(payload);
             message.set_edns(edns);
         }
-        if let Packet::Question(request) = read(&message.to_vec().unwrap(), Transport::Udp) {
+        if let QueryPacket::Question(request) = read(&message.to_vec().unwrap(), Transport::Udp) {
             let table = table(true);
             let bytes = match decide(&table, "web", &request, |_| {}) {
                 Decision::Answer(bytes) => bytes,

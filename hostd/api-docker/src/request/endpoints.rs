@@ -39,12 +39,10 @@ pub(crate) fn connection(
     let aliases = settings.aliases.clone().unwrap_or_default();
     if !is_user_defined(network) {
         if !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() {
-            problems.add("user specified IP address is supported on user defined networks only");
+            problems.add(WrongSetting::AddressOfPredefined);
         }
         if !aliases.is_empty() {
-            problems.add(
-                "network-scoped alias is supported only for containers in user defined networks",
-            );
+            problems.add(WrongSetting::AliasOfPredefined);
         }
     }
     let ipv4 = given(&ipam.ipv4_address).and_then(|text| problems.take(ipv4(text)));
@@ -71,9 +69,7 @@ pub(crate) fn connection(
         .and_then(|name| problems.take(check_interface(&name).map(|()| name)));
     let size = size(settings);
     if size > LARGEST {
-        problems.add(format!(
-            "its texts have {size} bytes, at most {LARGEST} are allowed: use fewer Aliases, Links or DriverOpts"
-        ));
+        problems.add(WrongSetting::Large(size));
     }
     problems.none()?;
     Ok(ConnectionSpec {
@@ -96,7 +92,7 @@ pub(crate) fn connection(
 ///
 /// # Errors The input is invalid. The text is Docker's.
 pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
-    read_link(text).map_err(ApiError::invalid)
+    read_link(text).map_err(|wrong| ApiError::invalid(wrong.to_string()))
 }
 
 /// Whether a network is not predefined, by its name.
@@ -104,21 +100,57 @@ pub(crate) fn is_user_defined(network: &str) -> bool {
     !matches!(network, "" | "default" | "bridge" | "host" | "none")
 }
 
-/// All problems. Docker reports them in one message.
+/// What is wrong with a setting, in Docker's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum WrongSetting {
+    #[error("user specified IP address is supported on user defined networks only")]
+    AddressOfPredefined,
+    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    AliasOfPredefined,
+    #[error("invalid {kind} address: {text}")]
+    Address { kind: &'static str, text: String },
+    #[error(
+        "invalid alias {0:?}: it must be a name that DNS can carry, of at most {LONGEST_NAME} bytes in parts of 1 to {LONGEST_LABEL} bytes without spaces"
+    )]
+    Alias(String),
+    #[error("empty string specified for links")]
+    EmptyLink,
+    #[error("bad format for links: {0}")]
+    Link(String),
+    #[error("invalid MAC address {text}{reason}")]
+    Mac { text: String, reason: &'static str },
+    #[error(
+        "unrecognised network interface sysctl '{0}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+    )]
+    Sysctl(String),
+    #[error("expected sysctl '{0}' to have format name=value")]
+    SysctlWithoutValue(String),
+    #[error(
+        "invalid interface name {0:?} ({INTERFACE}): use 1 to {LONGEST_INTERFACE} letters and digits, and not lo, all or default"
+    )]
+    Interface(String),
+    #[error(
+        "its texts have {0} bytes, at most {LARGEST} are allowed: use fewer Aliases, Links or DriverOpts"
+    )]
+    Large(usize),
+}
+
+/// All that is wrong. Docker reports it in one message.
 #[derive(Default)]
-struct Problems(Vec<String>);
+struct Problems(Vec<WrongSetting>);
 
 impl Problems {
-    fn add(&mut self, problem: impl Into<String>) {
-        self.0.push(problem.into());
+    fn add(&mut self, problem: WrongSetting) {
+        self.0.push(problem);
     }
 
-    fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
+    fn take<T>(&mut self, result: Result<T, WrongSetting>) -> Option<T> {
         result.map_err(|problem| self.0.push(problem)).ok()
     }
 
     fn none(self) -> Result<(), ApiError> {
-        let text = match self.0.as_slice() {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        let text = match texts.as_slice() {
             [] => return Ok(()),
             [one] => one.clone(),
             many => format!("* {}", many.join("\n* ")),
@@ -133,29 +165,36 @@ fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+fn ipv4(text: &str) -> Result<Ipv4Addr, WrongSetting> {
     let address = text.parse::<Ipv4Addr>().ok();
     address
         .filter(|address| !address.is_unspecified())
-        .ok_or_else(|| format!("invalid IPv4 address: {text}"))
+        .ok_or_else(|| wrong_address("IPv4", text))
 }
 
-fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
+fn ipv6(text: &str) -> Result<Ipv6Addr, WrongSetting> {
     let address = text.parse::<Ipv6Addr>().ok();
     address
         .filter(|address| !address.is_unspecified() && address.to_ipv4_mapped().is_none())
-        .ok_or_else(|| format!("invalid IPv6 address: {text}"))
+        .ok_or_else(|| wrong_address("IPv6", text))
 }
 
-fn link_local_address(text: &str) -> Result<IpAddr, String> {
+fn link_local_address(text: &str) -> Result<IpAddr, WrongSetting> {
     let address = text.parse::<IpAddr>().ok();
     address
         .filter(|address| !address.is_unspecified())
-        .ok_or_else(|| format!("invalid link-local IP address: {text}"))
+        .ok_or_else(|| wrong_address("link-local IP", text))
 }
 
-/// A name that does not fit into a DNS message could never be found.
-fn check_alias(alias: &str) -> Result<(), String> {
+fn wrong_address(kind: &'static str, text: &str) -> WrongSetting {
+    WrongSetting::Address {
+        kind,
+        text: text.to_owned(),
+    }
+}
+
+/// A name that no DNS message can carry would never be found.
+fn check_alias(alias: &str) -> Result<(), WrongSetting> {
     let name = alias.strip_suffix('.').unwrap_or(alias);
     let fits = |label: &str| {
         (1..=LONGEST_LABEL).contains(&label.len())
@@ -163,27 +202,28 @@ fn check_alias(alias: &str) -> Result<(), String> {
     };
     match name.len() <= LONGEST_NAME && name.split('.').all(fits) {
         true => Ok(()),
-        false => Err(format!(
-            "invalid alias {:?}: it must be a name that DNS can carry, of at most {LONGEST_NAME} bytes in parts of 1 to {LONGEST_LABEL} bytes without spaces",
-            shortened(alias, LONGEST_NAME)
-        )),
+        false => {
+            let alias = shortened(alias, LONGEST_NAME);
+            Err(WrongSetting::Alias(alias.to_string()))
+        }
     }
 }
 
-fn read_link(text: &str) -> Result<ContainerLink, String> {
+fn read_link(text: &str) -> Result<ContainerLink, WrongSetting> {
+    let wrong = || Err(WrongSetting::Link(text.to_owned()));
     let link = |container: &str, alias: &str| match container.is_empty() || alias.is_empty() {
-        true => Err(format!("bad format for links: {text}")),
+        true => wrong(),
         false => Ok(ContainerLink {
             container: container.to_owned(),
             alias: alias.to_owned(),
         }),
     };
     if text.is_empty() {
-        return Err("empty string specified for links".to_owned());
+        return Err(WrongSetting::EmptyLink);
     }
     match text.split_once(':') {
         None => link(text, text),
-        Some((_, rest)) if rest.contains(':') => Err(format!("bad format for links: {text}")),
+        Some((_, rest)) if rest.contains(':') => wrong(),
         Some((container, alias)) => match container.strip_prefix('/') {
             Some(container) => link(container, alias.rsplit('/').next().unwrap_or(alias)),
             None => link(container, alias),
@@ -192,8 +232,13 @@ fn read_link(text: &str) -> Result<ContainerLink, String> {
 }
 
 /// `02:42:ac:11:00:02`, `02-42-ac-11-00-02` or `0242.ac11.0002`.
-fn read_mac(text: &str) -> Result<Mac, String> {
-    let wrong = |reason: &str| Err(format!("invalid MAC address {text}{reason}"));
+fn read_mac(text: &str) -> Result<Mac, WrongSetting> {
+    let wrong = |reason| {
+        Err(WrongSetting::Mac {
+            text: text.to_owned(),
+            reason,
+        })
+    };
     let Some(mac) = mac_digits(text).and_then(|digits| {
         let mut mac = Mac::default();
         hex_pairs(&digits, &mut mac).then_some(mac)
@@ -242,12 +287,8 @@ fn sysctls(list: &str, problems: &mut Problems) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn sysctl(entry: &str) -> Result<(String, String), String> {
-    let unknown = || {
-        format!(
-            "unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
-        )
-    };
+fn sysctl(entry: &str) -> Result<(String, String), WrongSetting> {
+    let unknown = || WrongSetting::Sysctl(entry.to_owned());
     let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
     let parts: Vec<&str> = name.split('.').collect();
     let [net, family, kind, interface, parameter] = parts.as_slice() else {
@@ -269,26 +310,24 @@ fn sysctl(entry: &str) -> Result<(String, String), String> {
         return Err(unknown());
     }
     if !entry.contains('=') || value.is_empty() || value.contains(char::is_control) {
-        return Err(format!(
-            "expected sysctl '{entry}' to have format name=value"
-        ));
+        return Err(WrongSetting::SysctlWithoutValue(entry.to_owned()));
     }
     let name = format!("net.{family}.{kind}.{PLACEHOLDER}.{parameter}");
     Ok((name, value.to_owned()))
 }
 
-fn check_interface(name: &str) -> Result<(), String> {
-    // The kernel's rules (`dev_valid_name`), and no `%`, which it would replace by a number.
+fn check_interface(name: &str) -> Result<(), WrongSetting> {
+    // The kernel's rules (`dev_valid_name`), and `%`, which it would put a number for.
     let fits = |char: char| char.is_ascii_graphic() && !matches!(char, '/' | ':' | '%');
     let ok = (1..=LONGEST_INTERFACE).contains(&name.len())
         && name.chars().all(fits)
         && !matches!(name, "." | ".." | "lo" | "all" | "default");
     match ok {
         true => Ok(()),
-        false => Err(format!(
-            "invalid interface name {:?} ({INTERFACE}): use 1 to {LONGEST_INTERFACE} letters and digits, and not lo, all or default",
-            shortened(name, LARGEST)
-        )),
+        false => {
+            let name = shortened(name, LARGEST);
+            Err(WrongSetting::Interface(name.to_string()))
+        }
     }
 }
 

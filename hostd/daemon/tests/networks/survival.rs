@@ -108,7 +108,8 @@ fn a_container_that_changes_its_interface() {
 fn a_connection_that_was_only_written_down_can_be_removed() {
     let Some(mut host) = host() else { return };
     host.docker(&["network", "create", "net"]).ok();
-    let id = idle(&host, "aa", &[]);
+    host.docker(&["network", "create", "first"]).ok();
+    let id = idle(&host, "aa", &["--network=first"]);
     host.kill_daemon();
     let path = host
         .path()

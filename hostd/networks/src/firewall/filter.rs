@@ -8,6 +8,7 @@ use super::flows::Sweeper;
 use super::foreign;
 use super::part::{Elements, Part};
 use super::table::{self, TABLE};
+use super::transit::Transit;
 
 /// Why the packet filter could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,21 +21,8 @@ pub enum FirewallError {
     Wait(#[source] std::io::Error),
 }
 
-/// What happens to forwarded packets that do not belong to containers. They are dropped in a family
-/// whose forwarding was switched on for containers, which must not make the machine a router. In a
-/// family that somebody else forwards, that is not ours to say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Transit {
-    /// Whether IPv4 packets are dropped.
-    pub(crate) drop_ipv4: bool,
-    /// Whether IPv6 packets are dropped.
-    pub(crate) drop_ipv6: bool,
-    /// Pairs of links between which packets pass nevertheless, from the first to the second.
-    pub(crate) between: Vec<(String, String)>,
-}
-
-/// The packet filter of containers: the table `inet keelson` in the network namespace of the thread
-/// that opened it. Calls block for a fraction of a millisecond.
+/// The packet filter of containers: the table `inet keelson` in the network namespace of the thread that
+/// opened it. Its calls block for a fraction of a millisecond.
 #[derive(Debug)]
 pub(crate) struct Firewall {
     state: Mutex<State>,

@@ -6,7 +6,8 @@
 //!
 //! - `part`: the sets and maps, and [`Elements`] of them.
 //! - `table`: the chains and rules.
-//! - `plan`: the elements of a network and of an endpoint.
+//! - `transit`: what becomes of packets that are no container's.
+//! - `plan`: what elements a network and an endpoint have.
 //! - `filter`: [`Firewall`], which changes the kernel's table.
 //! - `flows`: forgets connections that started under other rules.
 //! - `watch`: restores the table when somebody else changes it.
@@ -18,12 +19,14 @@ mod foreign;
 mod part;
 mod plan;
 mod table;
+mod transit;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use filter::Firewall;
 pub use filter::FirewallError;
-pub(crate) use filter::{Firewall, Transit};
 pub(crate) use part::Elements;
 pub(crate) use plan::{elements_of_endpoint, elements_of_network};
+pub(crate) use transit::Transit;

@@ -7,8 +7,8 @@ use keelson_nftables::{
     Batch, Chain, ChainKind, Family, Field, Hook, Reject, Rule, Table, Value, Verdict,
 };
 
-use super::filter::Transit;
 use super::part::{Elements, Part};
+use super::transit::Transit;
 
 /// The table.
 pub(super) const TABLE: Table = Table {

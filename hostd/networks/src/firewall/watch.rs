@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use keelson_nftables::{Change, Monitor};
+use keelson_nftables::{Monitor, TableChange};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
@@ -45,7 +45,7 @@ impl Firewall {
                 sleep(pause).await;
                 pause = (pause * 2).min(LONG);
             }
-            match self.repair(change != Change::Unknown) {
+            match self.repair(change != TableChange::Unknown) {
                 Ok(false) => continue,
                 Ok(true) => {
                     tracing::warn!(?change, "somebody changed the table inet keelson: restored");
@@ -68,8 +68,8 @@ fn register(monitor: Monitor) -> std::io::Result<AsyncFd<Monitor>> {
     AsyncFd::new(monitor)
 }
 
-/// Waits for a change by somebody else.
-async fn changed(monitor: &mut AsyncFd<Monitor>) -> Result<Change, FirewallError> {
+/// Waits for a change of somebody else's.
+async fn changed(monitor: &mut AsyncFd<Monitor>) -> Result<TableChange, FirewallError> {
     loop {
         let mut guard = monitor.readable_mut().await.map_err(FirewallError::Wait)?;
         let change = guard.get_inner_mut().read()?;

@@ -9,7 +9,36 @@ use super::block::{Block, address, number};
 use super::check::{unusable, usable};
 use crate::types::Subnet;
 
-/// The addresses of one subnet. Only allocated ones are stored.
+/// Why an address can't be given away.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotFree {
+    /// No interface can have it.
+    #[error("{address}: {why}")]
+    Unusable {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        why: &'static str,
+    },
+    /// The network itself needs it.
+    #[error("{address} is {use_of}")]
+    Fixed {
+        /// The address.
+        address: IpAddr,
+        /// What for.
+        use_of: String,
+    },
+    /// A container has it.
+    #[error("{address} is the address of container {container}")]
+    Container {
+        /// The address.
+        address: IpAddr,
+        /// The container's name.
+        container: String,
+    },
+}
+
+/// The addresses of one subnet: only those that somebody has are kept.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
     prefix: IpPrefix,
@@ -91,18 +120,26 @@ impl Addresses {
         None
     }
 
-    /// Allocates one address of the subnet.
-    /// # Errors Returns the holder if the address is taken.
-    pub(super) fn take(&mut self, address: IpAddr, holder: &str) -> Result<(), String> {
+    /// Gives away one address of the subnet.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(super) fn take(&mut self, address: IpAddr, holder: &str) -> Result<(), NotFree> {
         if let Some(why) = unusable(self.prefix, address) {
-            return Err(format!("{address}: {why}"));
+            return Err(NotFree::Unusable { address, why });
         }
         let number = number(address);
         if let Some(use_of) = self.fixed.get(&number) {
-            return Err(format!("{address} is {use_of}"));
+            return Err(NotFree::Fixed {
+                address,
+                use_of: use_of.clone(),
+            });
         }
         if let Some(other) = self.used.get(&number) {
-            return Err(format!("{address} is the address of container {other}"));
+            return Err(NotFree::Container {
+                address,
+                container: other.clone(),
+            });
         }
         self.used.insert(number, holder.to_owned());
         Ok(())

@@ -27,8 +27,23 @@ const SPECIAL: &[(&str, &str)] = &[
     ("ff00::/8", "multicast subnet is not allowed"),
 ];
 
-/// Parses subnets. As in Docker, IPv6 subnets are ignored if the network has no IPv6.
-/// # Errors All problems.
+/// Why a text is no address of a subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum WrongAddress {
+    #[error("invalid address")]
+    Text,
+    #[error("parent subnet is an {} block", family(*.0))]
+    Family(IpPrefix),
+    #[error("parent subnet {0} doesn't contain this address")]
+    Outside(IpPrefix),
+    #[error("{0}")]
+    Unusable(&'static str),
+}
+
+/// Reads subnets. Those of IPv6 are passed over when the network has none, as with Docker.
+///
+/// # Errors
+/// Everything that is wrong.
 pub(super) fn read(asked: &[AskedSubnet], ipv6: bool) -> Result<Vec<Subnet>, Vec<String>> {
     let mut problems = Vec::new();
     let mut subnets = Vec::new();
@@ -116,21 +131,19 @@ fn read_range(text: &str, whole: IpPrefix, problems: &mut Vec<String>) -> Option
     Some(masked(range))
 }
 
-fn read_address(text: &str, whole: IpPrefix) -> Result<Option<IpAddr>, String> {
+fn read_address(text: &str, whole: IpPrefix) -> Result<Option<IpAddr>, WrongAddress> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address: IpAddr = text.parse().map_err(|_| "invalid address".to_owned())?;
+    let address: IpAddr = text.parse().map_err(|_| WrongAddress::Text)?;
     if address.is_ipv6() != whole.address.is_ipv6() {
-        return Err(format!("parent subnet is an {} block", family(whole)));
+        return Err(WrongAddress::Family(whole));
     }
     if !whole.contains(address) {
-        return Err(format!(
-            "parent subnet {whole} doesn't contain this address"
-        ));
+        return Err(WrongAddress::Outside(whole));
     }
     match unusable(whole, address) {
-        Some(why) => Err(why.to_owned()),
+        Some(why) => Err(WrongAddress::Unusable(why)),
         None => Ok(Some(address)),
     }
 }
@@ -180,7 +193,7 @@ fn read_auxiliary(
                 continue;
             }
             Err(why) => {
-                wrong(why);
+                wrong(why.to_string());
                 continue;
             }
         };

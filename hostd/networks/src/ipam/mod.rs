@@ -15,6 +15,7 @@ mod pools;
 mod space;
 mod subnets;
 
+pub use addresses::NotFree;
 pub(crate) use block::{masked, overlap};
 pub use pools::{AddressPool, PoolError, Pools};
 pub use space::AddressError;

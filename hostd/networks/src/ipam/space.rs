@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use keelson_model::ip::IpPrefix;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, NotFree};
 use super::block::number;
 use crate::types::Subnet;
 
@@ -14,7 +14,7 @@ use crate::types::Subnet;
 pub enum AddressError {
     /// Another container has it. The text begins with Docker's words, and then names the holder.
     #[error("Address already in use: {0}")]
-    Taken(String),
+    Taken(NotFree),
     /// It is in no subnet.
     #[error("no configured subnet or ip-range contain the IP address {0}")]
     Outside(IpAddr),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use keelson_model::spec::ContainerLink;
-use keelson_resolver_protocol::{Container, Link, Membership, Origin, Upstream};
+use keelson_resolver_protocol::{Container, Membership, NamedLink, Origin, Upstream};
 
 use super::resolv_conf::{ResolvConf, Server, Wishes};
 use crate::types::{Endpoint, Network};
@@ -102,7 +102,7 @@ pub(super) fn record(container: &ContainerNames, host: &ResolvConf) -> Container
 }
 
 fn membership(network: &NetworkNames) -> Membership {
-    let link = |link: &ContainerLink| Link {
+    let link = |link: &ContainerLink| NamedLink {
         alias: link.alias.clone(),
         target: link.container.clone(),
     };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Asked;
-use super::values::{LONGEST_NAME, Reader, check_link_name};
+use super::values::{LONGEST_NAME, Reader, WrongValue, check_link_name};
 use crate::types::{Bridge, GatewayMode};
 
 const NAME: &str = "com.docker.network.bridge.name";
@@ -31,7 +31,7 @@ pub(super) fn read(asked: Asked<'_>, reader: &mut Reader<'_>) -> Bridge {
         true => reader.value(NAME, |name| {
             check_link_name(name)?;
             match name {
-                "lo" => Err("it is the loopback interface's".to_owned()),
+                "lo" => Err(WrongValue::Loopback),
                 name => Ok(name.to_owned()),
             }
         }),
@@ -66,31 +66,26 @@ pub(super) fn read(asked: Asked<'_>, reader: &mut Reader<'_>) -> Bridge {
     bridge
 }
 
-fn mode(value: &str) -> Result<GatewayMode, String> {
+fn mode(value: &str) -> Result<GatewayMode, WrongValue> {
     match value {
         "nat" => Ok(GatewayMode::Nat),
         "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
         "routed" => Ok(GatewayMode::Routed),
         "isolated" => Ok(GatewayMode::Isolated),
-        _ => Err(format!(
-            "unknown gateway mode {value}: use nat, nat-unprotected, routed or isolated"
-        )),
+        _ => Err(WrongValue::GatewayMode(value.to_owned())),
     }
 }
 
 /// A prefix to which numbers are added.
-fn interface_prefix(value: &str) -> Result<String, String> {
+fn interface_prefix(value: &str) -> Result<String, WrongValue> {
     check_link_name(value)?;
     match value.len() + NUMBER_WIDTH <= LONGEST_NAME {
         true => Ok(value.to_owned()),
-        false => Err(format!(
-            "a number follows it: use at most {} letters and digits",
-            LONGEST_NAME - NUMBER_WIDTH
-        )),
+        false => Err(WrongValue::LongPrefix(LONGEST_NAME - NUMBER_WIDTH)),
     }
 }
 
-fn trusted(value: &str) -> Result<Vec<String>, String> {
+fn trusted(value: &str) -> Result<Vec<String>, WrongValue> {
     let names = value.split(':').filter(|name| !name.is_empty());
     let names = names.map(|name| check_link_name(name).map(|()| name.to_owned()));
     names.collect()

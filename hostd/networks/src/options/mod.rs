@@ -13,7 +13,7 @@ use crate::types::{Driver, GatewayMode, IpvlanMode};
 use values::Reader;
 
 pub(crate) use bridge::DEFAULT_BRIDGE;
-pub use values::OptionError;
+pub use values::{OptionError, WrongValue};
 
 /// Option: whether the network has IPv4, if the request does not say.
 pub(crate) const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";

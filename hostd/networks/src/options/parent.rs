@@ -1,6 +1,6 @@
 //! Options of the drivers `macvlan` and `ipvlan`, whose networks use a link of the host.
 
-use super::values::{Reader, check_link_name};
+use super::values::{Reader, WrongValue, check_link_name};
 use crate::types::{IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentLink};
 
 const PARENT: &str = "parent";
@@ -92,9 +92,10 @@ pub(super) fn mtu(reader: &mut Reader<'_>) -> Option<u32> {
     let read = |value: &str| match value.parse() {
         Ok(0) => Ok(None),
         Ok(bytes) if (SMALLEST_MTU..=LARGEST_MTU).contains(&bytes) => Ok(Some(bytes)),
-        _ => Err(format!(
-            "invalid MTU number: use {SMALLEST_MTU} to {LARGEST_MTU}, or 0 for the usual"
-        )),
+        _ => Err(WrongValue::Mtu {
+            smallest: SMALLEST_MTU,
+            largest: LARGEST_MTU,
+        }),
     };
     reader.value(MTU, read).flatten()
 }

@@ -35,15 +35,46 @@ pub enum OptionError {
         name: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong, or what would be correct.
-        remedy: String,
+        /// What is wrong, or what would be right.
+        remedy: WrongValue,
     },
     /// Options contradict each other or the network.
     #[error("{0}")]
     Conflict(String),
 }
 
-/// Parses the options of one network and collects the problems.
+/// What is wrong with the value of an option, or what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrongValue {
+    /// It is no truth value.
+    #[error("use true or false")]
+    Bool,
+    /// It is no address of the family.
+    #[error("nil ip: use an address of the option's family")]
+    Address,
+    /// No link can be called so.
+    #[error("a link's name has 1 to {LONGEST_NAME} letters and digits, and is not all or default")]
+    LinkName,
+    /// The name is another link's.
+    #[error("it is the loopback interface's")]
+    Loopback,
+    /// With a number it is no link's name any more.
+    #[error("a number follows it: use at most {0} letters and digits")]
+    LongPrefix(usize),
+    /// There is no such mode.
+    #[error("unknown gateway mode {0}: use nat, nat-unprotected, routed or isolated")]
+    GatewayMode(String),
+    /// No link can carry packets of that length.
+    #[error("invalid MTU number: use {smallest} to {largest}, or 0 for the usual")]
+    Mtu {
+        /// Bytes.
+        smallest: u32,
+        /// Bytes.
+        largest: u32,
+    },
+}
+
+/// Reads the options of one network and collects what is wrong.
 pub(super) struct Reader<'a> {
     options: &'a BTreeMap<String, String>,
     problems: Vec<OptionError>,
@@ -69,7 +100,7 @@ impl<'a> Reader<'a> {
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&str) -> Result<T, String>,
+        read: impl FnOnce(&str) -> Result<T, WrongValue>,
     ) -> Option<T> {
         let value = self.text(name)?;
         match read(value) {
@@ -86,7 +117,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        let read = |value: &str| flag(value).ok_or_else(|| "use true or false".to_owned());
+        let read = |value: &str| flag(value).ok_or(WrongValue::Bool);
         self.value(name, read).unwrap_or(default)
     }
 
@@ -94,7 +125,7 @@ impl<'a> Reader<'a> {
         self.value(name, |value| {
             let address: Option<IpAddr> = value.parse().ok();
             let address = address.and_then(|address| T::try_from(address).ok());
-            address.ok_or_else(|| "nil ip: use an address of the option's family".to_owned())
+            address.ok_or(WrongValue::Address)
         })
     }
 
@@ -113,17 +144,17 @@ pub(super) fn flag(value: &str) -> Option<bool> {
 }
 
 /// Checks a name for a link, by the kernel's rules (`dev_valid_name`).
-/// # Errors What would be correct.
-pub(crate) fn check_link_name(name: &str) -> Result<(), String> {
-    // The kernel would replace `%d` by a number.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn check_link_name(name: &str) -> Result<(), WrongValue> {
+    // The kernel would put a number in the place of `%d`.
     let fits = |char: char| char.is_ascii_graphic() && !matches!(char, '/' | ':' | '%');
     let ok = (1..=LONGEST_NAME).contains(&name.len())
         && name.chars().all(fits)
         && !matches!(name, "." | ".." | "all" | "default");
     match ok {
         true => Ok(()),
-        false => Err(format!(
-            "a link's name has 1 to {LONGEST_NAME} letters and digits, and is not all or default"
-        )),
+        false => Err(WrongValue::LinkName),
     }
 }

@@ -24,9 +24,9 @@ pub enum PortError {
     /// The kernel refuses it, mostly because a program has it.
     #[error("failed to bind host port for {place}: {reason}{}", by(.program.as_deref()))]
     Host {
-        /// The wanted binding.
-        place: Place,
-        /// The kernel's answer.
+        /// What was to be published where.
+        place: PortPlace,
+        /// What the kernel said.
         reason: String,
         /// The program that has it, if one was found.
         program: Option<String>,
@@ -34,8 +34,8 @@ pub enum PortError {
     /// None of the allowed ports is free at all addresses.
     #[error("failed to bind host port for {place}: all ports are allocated")]
     Exhausted {
-        /// The wanted binding.
-        place: Place,
+        /// What was to be published where.
+        place: PortPlace,
     },
     /// Port 0.
     #[error("invalid container port 0/{0}: give a port from 1 to 65535")]
@@ -48,14 +48,14 @@ fn by(program: Option<&str>) -> String {
 
 /// A binding in Docker's words: `0.0.0.0:8080:172.19.0.2:80/tcp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct PortPlace {
     pub(super) host: IpAddr,
     pub(super) ports: PortRange,
     pub(super) container: Option<IpAddr>,
     pub(super) port: Port,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for PortPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = |f: &mut fmt::Formatter<'_>, address| match address {
             IpAddr::V4(address) => write!(f, "{address}:"),

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::ask::{self, Facts, Group};
 use super::book::Book;
-use super::error::{Lost, Place, PortError};
+use super::error::{Lost, PortError, PortPlace};
 use super::holder;
 use super::socket::{self, Reserved};
 use crate::types::Binding;
@@ -350,7 +350,7 @@ impl State {
 
 impl Refusal {
     fn explain(self, group: &Group, only: Option<u16>, facts: &Facts) -> PortError {
-        let place = |host, ports| Place {
+        let place = |host, ports| PortPlace {
             host,
             ports,
             container: facts.container(host),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use jiff::Timestamp;
-use keelson_model::ip::IpPrefix;
+use keelson_model::ip::{IpPrefix, PrefixError};
 use keelson_store::document::Rest;
 use keelson_store::{Document, Objects, document};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::predefined;
 use crate::NetworkError;
-use crate::options::{self, Asked};
+use crate::options::{self, Asked, OptionError};
 use crate::types::{Addressing, Driver, Network, Subnet};
 
 /// Name of the document. A network exists while it has one.
@@ -67,6 +67,15 @@ impl Document for NetworkDocument {
     const VERSION: u32 = 1;
 }
 
+/// Why a document that was read describes no network.
+#[derive(Debug, thiserror::Error)]
+enum NoNetwork {
+    #[error(transparent)]
+    Driver(#[from] OptionError),
+    #[error("subnet {text:?}: {source}")]
+    Subnet { text: String, source: PrefixError },
+}
+
 impl NetworkDocument {
     pub(super) fn new(network: &Network) -> Self {
         let subnets = network.subnets.iter().map(|subnet| SubnetDocument {
@@ -93,8 +102,8 @@ impl NetworkDocument {
         }
     }
 
-    /// Makes the network that it describes.
-    fn network(self, engine: &str) -> Result<Network, String> {
+    /// The network that it describes.
+    fn network(self, engine: &str) -> Result<Network, NoNetwork> {
         let predefined = self.id == predefined::id(predefined::BRIDGE, engine);
         let understood = options::read(Asked {
             id: &self.id,
@@ -102,9 +111,8 @@ impl NetworkDocument {
             options: &self.options,
             internal: self.internal,
             of_engine: predefined,
-        });
-        let understood = understood.map_err(|error| error.to_string())?;
-        // An engine with other rules has created it. It keeps working, without the option.
+        })?;
+        // An engine with other rules made it. It works on, without the option.
         for problem in &understood.problems {
             tracing::warn!(name = self.name, %problem, "option of a network has no effect");
         }
@@ -129,10 +137,13 @@ impl NetworkDocument {
 }
 
 impl SubnetDocument {
-    fn subnet(self) -> Result<Subnet, String> {
+    fn subnet(self) -> Result<Subnet, NoNetwork> {
         let prefix = |text: &str| {
             let prefix = text.parse::<IpPrefix>();
-            prefix.map_err(|error| format!("subnet {text:?}: {error}"))
+            prefix.map_err(|source| NoNetwork::Subnet {
+                text: text.to_owned(),
+                source,
+            })
         };
         Ok(Subnet {
             prefix: prefix(&self.subnet)?,
@@ -152,7 +163,7 @@ pub(super) fn read(objects: &Objects, id: &str, engine: &str) -> Network {
     let why = match document::read::<NetworkDocument>(&path) {
         Ok(Some(found)) if found.id == id => match found.network(engine) {
             Ok(network) => return network,
-            Err(why) => why,
+            Err(why) => why.to_string(),
         },
         Ok(Some(found)) => format!("its document is of network {}", found.id),
         Ok(None) => "its document is missing".to_owned(),
