@@ -187,7 +187,10 @@ mod tests {
         ));
         let mut answer = good.clone();
         answer[2] |= 0x80;
-        assert!(matches!(read(&answer, Transport::Udp), QueryPacket::Nothing));
+        assert!(matches!(
+            read(&answer, Transport::Udp),
+            QueryPacket::Nothing
+        ));
         let mut update = good.clone();
         update[2] |= 5 << 3;
         assert_eq!(refusal(&update), ResponseCode::NotImp);

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use keelson_netlink::Namespace;
 use keelson_nftables::{
-    Batch, Chain, ChainKind, TableChange, Data, Datum, Element, Family, Field, Hook, Kind, Monitor,
-    Netfilter, Rule, Set, Table, Value, Verdict,
+    Batch, Chain, ChainKind, Data, Datum, Element, Family, Field, Hook, Kind, Monitor, Netfilter,
+    Rule, Set, Table, TableChange, Value, Verdict,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

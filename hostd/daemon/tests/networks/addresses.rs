@@ -288,6 +288,45 @@ fn other_pools_and_another_bridge() {
     host.docker(&["rm", "-f", "aa"]).ok();
 }
 
+/// `[engine.networks]` of the host's configuration.
+#[test]
+fn the_hosts_configuration_says_where_addresses_come_from() {
+    let Some(mut host) = host() else { return };
+    let directory = host.path().join("config/etc/keelson");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = "[engine.networks]\n\
+        address = \"10.78.0.1/24\"\n\
+        address_ipv6 = \"fd78::1/64\"\n\
+        mtu = 1400\n\
+        address_pools = [{ base = \"10.200.0.0/23\", size = 24 }]\n";
+    std::fs::write(directory.join("host.toml"), text).unwrap();
+    host.stop_daemon();
+    host.start_daemon();
+    idle(&host, "aa", &[]);
+    let end = inspect(&host, "aa")["NetworkSettings"]["Networks"]["bridge"].clone();
+    assert_eq!(end["IPAddress"], "10.78.0.2", "{end:#}");
+    assert_eq!(end["Gateway"], "10.78.0.1");
+    assert_eq!(end["GlobalIPv6Address"], "fd78::2");
+    assert_eq!(end["IPv6Gateway"], "fd78::1");
+    assert_eq!(
+        exec(&host, "aa", "cat /sys/class/net/eth0/mtu").ok(),
+        "1400"
+    );
+    exec(&host, "aa", "ping6 -c1 -W3 fd78::1").ok();
+    for subnet in ["10.200.0.0/24", "10.200.1.0/24"] {
+        let name = format!("net-{}", &subnet[7..8]);
+        host.docker(&["network", "create", &name]).ok();
+        assert_eq!(inspect(&host, &name)["IPAM"]["Config"][0]["Subnet"], subnet);
+    }
+    host.docker(&["network", "create", "more"])
+        .fails_with("all predefined address pools have been fully subnetted");
+    let pools = host
+        .docker(&["info", "--format={{json .DefaultAddressPools}}"])
+        .ok();
+    assert!(pools.contains("10.200.0.0/23"), "{pools}");
+    host.docker(&["rm", "-f", "aa"]).ok();
+}
+
 #[test]
 fn further_addresses_on_a_link_of_the_host() {
     let Some(host) = host() else { return };

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bridges;
+mod host_links;
 mod lab;
 mod life;
 mod parents;
