@@ -45,7 +45,10 @@ impl Inner {
                 true => defaults.search.clone(),
                 false => names.dns_search.clone(),
             },
-            options: names.dns_options.clone(),
+            options: match names.dns_options.is_empty() {
+                true => defaults.resolver_options.clone(),
+                false => names.dns_options.clone(),
+            },
         }
     }
 
@@ -127,9 +130,12 @@ impl Inner {
         }
     }
 
-    /// The addresses of the host for containers: those of the default bridge, or their own
-    /// gateways.
+    /// Where containers reach the host: where its operator says, at the default bridge, or at their own gateways.
     fn addresses_of_host(&self, snapshot: &Snapshot) -> Vec<IpAddr> {
+        let configured = &self.defaults.networks.host_addresses;
+        if !configured.is_empty() {
+            return configured.clone();
+        }
         if let Ok(network) = self.networks.find(DEFAULT)
             && network.bridge().is_some()
         {

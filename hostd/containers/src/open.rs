@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
-use hostd_networks::{AddressPool, DefaultBridge, NetworkOptions, Networks, ResolverOptions};
+use hostd_networks::{FilterOptions, AddressPool, DefaultBridge, NetworkOptions, Networks, ResolverOptions};
 use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
 use keelson_model::host::NetworksConfig;
@@ -151,12 +151,29 @@ fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineErro
         AddressPool::new(base, pool.size)
             .map_err(|error| EngineError::Invalid(format!("address pool {:?}: {error}", pool.base)))
     });
+    let accept_mark = config.accept_mark.as_ref().map(|text| {
+        let mark = text.parse();
+        mark.map_err(|error| EngineError::Invalid(format!("accept_mark: {error}")))
+    });
+    let accept_mark = accept_mark.transpose()?;
+    for (range, address, name) in [
+        (&config.range, &config.address, "range"),
+        (&config.range_ipv6, &config.address_ipv6, "range_ipv6"),
+    ] {
+        if range.is_some() && address.is_none() {
+            return Err(EngineError::Invalid(format!(
+                "{name} of the default bridge: it is a part of the subnet that address says: give that, too"
+            )));
+        }
+    }
     let default_bridge = match config.bridge.as_str() {
         "none" => None,
         link => Some(DefaultBridge {
             link: link.to_owned(),
             address: prefix(&config.address)?,
             address_ipv6: prefix(&config.address_ipv6)?,
+            range: prefix(&config.range)?,
+            range_ipv6: prefix(&config.range_ipv6)?,
             ipv6: config.address_ipv6.is_some(),
             options: bridge_options(config),
         }),
@@ -168,8 +185,12 @@ fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineErro
         era: options.images.era(),
         engine: options.id.clone(),
         pools: pools.collect::<Result<_, _>>()?,
-        default_options: BTreeMap::new(),
+        default_options: config.default_options.clone(),
         default_bridge,
+        filter: FilterOptions {
+            direct_routing: config.direct_routing,
+            accept_mark,
+        },
         resolver: ResolverOptions {
             program: options.resolver.clone(),
             run: options.run.join("resolver"),
@@ -185,6 +206,10 @@ fn bridge_options(config: &NetworksConfig) -> BTreeMap<String, String> {
         "com.docker.network.bridge.enable_icc",
         config.inter_container.to_string(),
     )]);
+    options.insert(
+        "com.docker.network.bridge.enable_ip_masquerade",
+        config.masquerade.to_string(),
+    );
     if let Some(mtu) = config.mtu {
         options.insert("com.docker.network.driver.mtu", mtu.to_string());
     }

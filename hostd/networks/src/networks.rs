@@ -24,7 +24,7 @@ use crate::ipam::Pools;
 use crate::names::resolv_conf::ResolvConf;
 use crate::names::{Names, NamesOptions};
 use crate::ports::Ports;
-use crate::settings::{NetworkOptions, ResolverOptions};
+use crate::settings::{FilterOptions, NetworkOptions, ResolverOptions};
 use crate::store::{HostRoute, Store, make_directory};
 use crate::types::{Network, NetworkEvent, NetworkMember, NewNetwork, Recovered};
 
@@ -42,7 +42,8 @@ pub struct Networks(Arc<Inner>);
 struct Inner {
     store: Arc<Store>,
     engine: String,
-    /// The directory of the records of running containers.
+    filter: FilterOptions,
+    /// Where it is kept what running containers have.
     run: PathBuf,
     /// Opened at the first use.
     parts: OnceCell<parts::Parts>,
@@ -77,10 +78,12 @@ impl Networks {
         let seats = Arc::<joining::Seats>::default();
         let names = open_names(options.resolver.clone(), Arc::clone(&seats));
         let (engine, run) = (options.engine.clone(), options.run.clone());
+        let filter = options.filter;
         let store = blocking(move || Store::open(options, &routes)).await??;
         let inner = Arc::new(Inner {
             store: Arc::new(store),
             engine,
+            filter,
             run,
             parts: OnceCell::new(),
             ports: Ports::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use keelson_model::ip::IpPrefix;
 use keelson_store::Era;
@@ -29,11 +30,59 @@ pub struct NetworkOptions {
     /// The default bridge network. `None`: there is none, and containers without a named network
     /// have no network.
     pub default_bridge: Option<DefaultBridge>,
-    /// The settings for serving names.
+    /// What passes the packet filter.
+    pub filter: FilterOptions,
+    /// With what names are served.
     pub resolver: ResolverOptions,
 }
 
-/// The settings for serving the names of containers.
+/// What passes the packet filter beyond what networks and published ports say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterOptions {
+    /// Whether published ports are reached at the containers' own addresses, too, by every link of the
+    /// host.
+    pub direct_routing: bool,
+    /// Packets that somebody else has marked so are forwarded to and from containers.
+    pub accept_mark: Option<PacketMark>,
+}
+
+/// A mark of packets: those that have `value` in the bits of `mask`. Written `0x1` or `0x1/0xff`, or in
+/// decimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketMark {
+    /// The bits that count are these.
+    pub value: u32,
+    /// The bits that count.
+    pub mask: u32,
+}
+
+/// A text is no mark.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no mark of packets: use 0x1, or 0x1/0xff with a mask that is not zero")]
+pub struct MarkError(String);
+
+impl FromStr for PacketMark {
+    type Err = MarkError;
+
+    fn from_str(text: &str) -> Result<Self, MarkError> {
+        let number = |part: &str| match part.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => part.parse().ok(),
+        };
+        let (value, mask) = match text.split_once('/') {
+            Some((value, mask)) => (number(value), number(mask)),
+            None => (number(text), Some(u32::MAX)),
+        };
+        match (value, mask) {
+            (Some(value), Some(mask)) if mask != 0 && value & !mask == 0 => {
+                Ok(Self { value, mask })
+            }
+            _ => Err(MarkError(text.to_owned())),
+        }
+    }
+}
+
+/// With what the names of containers are served.
 #[derive(Debug, Clone)]
 pub struct ResolverOptions {
     /// The program `keelson-resolver`.
@@ -55,7 +104,11 @@ pub struct DefaultBridge {
     pub address: Option<IpPrefix>,
     /// The same for IPv6.
     pub address_ipv6: Option<IpPrefix>,
-    /// Whether it has IPv6, even without a configured address.
+    /// The part of its subnet that containers get addresses from; `None`: all of it. Only with an address.
+    pub range: Option<IpPrefix>,
+    /// The same for IPv6.
+    pub range_ipv6: Option<IpPrefix>,
+    /// Whether it has IPv6, also when its address is not said.
     pub ipv6: bool,
     /// Options of the driver, by Docker's names.
     pub options: BTreeMap<String, String>,
@@ -67,6 +120,8 @@ impl Default for DefaultBridge {
             link: "docker0".to_owned(),
             address: None,
             address_ipv6: None,
+            range: None,
+            range_ipv6: None,
             ipv6: false,
             options: BTreeMap::new(),
         }
@@ -82,6 +137,24 @@ impl ResolverOptions {
             run: run.join("resolver"),
             cgroup: None,
             resolv_conf: run.join("resolv.conf"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read() {
+        let mark = |text: &str| text.parse::<PacketMark>();
+        let of = |value, mask| Ok(PacketMark { value, mask });
+        assert_eq!(mark("0x1"), of(1, u32::MAX));
+        assert_eq!(mark("0x10/0xf0"), of(16, 240));
+        assert_eq!(mark("2/3"), of(2, 3));
+        for bad in ["", "x", "0x1/0", "4/3", "1/", "-1", "0x1ffffffff"] {
+            let error = mark(bad).unwrap_err().to_string();
+            assert!(error.contains("use 0x1"), "{error}");
         }
     }
 }

@@ -150,6 +150,11 @@ pub struct NetworksConfig {
     pub address: Option<String>,
     /// Its IPv6 address with prefix length. With one, containers in it have IPv6, too.
     pub address_ipv6: Option<String>,
+    /// The part of its subnet that containers get addresses from, such as `172.17.8.0/24`; only with an
+    /// address.
+    pub range: Option<String>,
+    /// The same for IPv6.
+    pub range_ipv6: Option<String>,
     /// Its maximum transmission unit in bytes, 68 to 65535.
     pub mtu: Option<u32>,
     /// Whether its containers reach each other; true.
@@ -162,6 +167,18 @@ pub struct NetworksConfig {
     pub nameservers: Vec<IpAddr>,
     /// Search domains of containers that name none; the host's.
     pub search: Vec<String>,
+    /// Options of the resolv.conf of containers that name none, such as `ndots:2`; the host's.
+    pub resolver_options: Vec<String>,
+    /// Whether what leaves the default bridge gets the host's address; true.
+    pub masquerade: bool,
+    /// What `host-gateway` means to containers: one address of each family; the default bridge's.
+    pub host_addresses: Vec<IpAddr>,
+    /// Whether published ports are reached at the containers' own addresses by every link; false.
+    pub direct_routing: bool,
+    /// The mark, `0x1` or `0x1/0xff`, of packets that the packet filter lets pass to and from containers.
+    pub accept_mark: Option<String>,
+    /// Options that new networks of a driver get when clients do not give them, by the driver's name.
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// One entry of `address_pools`.
@@ -180,12 +197,20 @@ impl Default for NetworksConfig {
             bridge: "docker0".to_owned(),
             address: None,
             address_ipv6: None,
+            range: None,
+            range_ipv6: None,
             mtu: None,
             inter_container: true,
             publish_address: None,
             address_pools: Vec::new(),
             nameservers: Vec::new(),
             search: Vec::new(),
+            resolver_options: Vec::new(),
+            masquerade: true,
+            host_addresses: Vec::new(),
+            direct_routing: false,
+            accept_mark: None,
+            default_options: BTreeMap::new(),
         }
     }
 }

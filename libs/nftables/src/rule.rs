@@ -113,8 +113,15 @@ impl Rule {
         self.meta(6, 0).compare(0, false, &name_bytes(name))
     }
 
-    /// Matches packets whose field is an address within a network: its first `bits` bits equal
-    /// those of the given address.
+    /// Packets whose mark has this value in the bits of a mask.
+    #[must_use]
+    pub fn marked(self, value: u32, mask: u32) -> Self {
+        self.meta(3, 0)
+            .mask(0, &mask.to_ne_bytes())
+            .compare(0, true, &(value & mask).to_ne_bytes())
+    }
+
+    /// Packets whose field is within a network: the first `bits` bits are those of the address.
     #[must_use]
     pub fn within(self, field: Field, network: &Value, bits: u32) -> Self {
         let bytes = crate::value::join(std::slice::from_ref(network));
@@ -163,7 +170,13 @@ impl Rule {
         self.look_up(fields, set, None)
     }
 
-    /// Executes the verdict that a map holds for the fields, if there is one.
+    /// Packets whose fields, in their order, are no member of a set.
+    #[must_use]
+    pub fn not_member(self, fields: &[Field], set: &str) -> Self {
+        self.look_up_with(fields, set, None, true)
+    }
+
+    /// Does what a map has for the fields, if anything.
     #[must_use]
     pub fn verdict_of(self, fields: &[Field], map: &str) -> Self {
         self.look_up(fields, map, Some(VERDICT_REGISTER))
@@ -325,6 +338,10 @@ impl Rule {
     }
 
     fn look_up(self, fields: &[Field], set: &str, to: Option<u32>) -> Self {
+        self.look_up_with(fields, set, to, false)
+    }
+
+    fn look_up_with(self, fields: &[Field], set: &str, to: Option<u32>, inverted: bool) -> Self {
         let mut rule = self;
         let mut at = 0;
         for field in fields {
@@ -336,6 +353,9 @@ impl Rule {
             writer.number(2, register(0));
             if let Some(to) = to {
                 writer.number(3, to);
+            }
+            if inverted {
+                writer.number(5, 1);
             }
         })
     }

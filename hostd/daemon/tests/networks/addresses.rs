@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{address, exec, host, host_with, idle, inspect};
+use crate::{address, exec, host, host_with, idle, inspect, web};
 
 #[test]
 fn the_default_bridge() {
@@ -298,13 +298,20 @@ fn the_hosts_configuration_says_where_addresses_come_from() {
         address = \"10.78.0.1/24\"\n\
         address_ipv6 = \"fd78::1/64\"\n\
         mtu = 1400\n\
-        address_pools = [{ base = \"10.200.0.0/23\", size = 24 }]\n";
+        range = \"10.78.0.128/25\"\n\
+        resolver_options = [\"timeout:7\"]\n\
+        host_addresses = [\"192.0.2.1\"]\n\
+        direct_routing = true\n\
+        accept_mark = \"0x8/0x8\"\n\
+        address_pools = [{ base = \"10.200.0.0/23\", size = 24 }]\n\
+        [engine.networks.default_options.bridge]\n\
+        \"com.docker.network.driver.mtu\" = \"1450\"\n";
     std::fs::write(directory.join("host.toml"), text).unwrap();
     host.stop_daemon();
     host.start_daemon();
-    idle(&host, "aa", &[]);
+    web(&host, "aa", &["--add-host=me:host-gateway", "-p=8080:80"]);
     let end = inspect(&host, "aa")["NetworkSettings"]["Networks"]["bridge"].clone();
-    assert_eq!(end["IPAddress"], "10.78.0.2", "{end:#}");
+    assert_eq!(end["IPAddress"], "10.78.0.128", "{end:#}");
     assert_eq!(end["Gateway"], "10.78.0.1");
     assert_eq!(end["GlobalIPv6Address"], "fd78::2");
     assert_eq!(end["IPv6Gateway"], "fd78::1");
@@ -313,10 +320,19 @@ fn the_hosts_configuration_says_where_addresses_come_from() {
         "1400"
     );
     exec(&host, "aa", "ping6 -c1 -W3 fd78::1").ok();
+    exec(&host, "aa", "grep '^192.0.2.1\tme$' /etc/hosts").ok();
+    exec(&host, "aa", "grep timeout:7 /etc/resolv.conf").ok();
+    let neighbour = host.net().neighbour();
+    neighbour.sh("ip route add 10.78.0.0/24 via 192.0.2.1").ok();
+    neighbour.sh("curl -sS -m 5 http://10.78.0.128/").ok();
+    let filter = host.net().sh("nft list chain inet keelson forward").ok();
+    assert!(filter.contains("meta mark & 0x00000008 == 0x00000008 accept"), "{filter}");
     for subnet in ["10.200.0.0/24", "10.200.1.0/24"] {
         let name = format!("net-{}", &subnet[7..8]);
         host.docker(&["network", "create", &name]).ok();
-        assert_eq!(inspect(&host, &name)["IPAM"]["Config"][0]["Subnet"], subnet);
+        let network = inspect(&host, &name);
+        assert_eq!(network["IPAM"]["Config"][0]["Subnet"], subnet);
+        assert_eq!(network["Options"]["com.docker.network.driver.mtu"], "1450");
     }
     host.docker(&["network", "create", "more"])
         .fails_with("all predefined address pools have been fully subnetted");

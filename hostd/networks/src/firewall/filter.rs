@@ -9,6 +9,7 @@ use super::foreign;
 use super::part::{Elements, Part};
 use super::table::{self, TABLE};
 use super::transit::Transit;
+use crate::settings::FilterOptions;
 
 /// Why the packet filter could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,7 @@ pub enum FirewallError {
 #[derive(Debug)]
 pub(crate) struct Firewall {
     state: Mutex<State>,
+    options: FilterOptions,
     pub(super) sweeper: Sweeper,
     /// Taken by [`Self::watch`].
     pub(super) monitor: Mutex<Option<Monitor>>,
@@ -43,8 +45,9 @@ impl Firewall {
     /// Opens the packet filter. The kernel's table is not changed before [`Self::restore`] is
     /// called, so that running containers keep their ports meanwhile.
     ///
-    /// # Errors The kernel has no nf_tables, or the caller may not use it.
-    pub(crate) fn open(transit: Transit) -> Result<Self, FirewallError> {
+    /// # Errors
+    /// There is no such part of the kernel, or the caller may not use it.
+    pub(crate) fn open(transit: Transit, options: FilterOptions) -> Result<Self, FirewallError> {
         let netfilter = Netfilter::open()?;
         // Subscribe before the table is made, so that no report is missed.
         let monitor = Monitor::open(TABLE, netfilter.port())?;
@@ -55,6 +58,7 @@ impl Firewall {
                 elements: Elements::default(),
                 transit,
             }),
+            options,
             sweeper,
             monitor: Mutex::new(Some(monitor)),
         })
@@ -162,7 +166,7 @@ impl Firewall {
     /// Replaces the table by the desired one, unless it is correct.
     pub(super) fn repair(&self, known_to_differ: bool) -> Result<bool, FirewallError> {
         let state = &mut *self.state();
-        if !known_to_differ && state.is_whole()? {
+        if !known_to_differ && state.is_whole(self.options)? {
             return Ok(false);
         }
         let elements = state.elements.clone();
@@ -175,7 +179,7 @@ impl Firewall {
             let key = [Value::Name(from.clone()), Value::Name(to.clone())];
             elements.put(Part::Transit, key, None);
         }
-        let batch = table::whole(&elements, &state.transit);
+        let batch = table::whole(&elements, &state.transit, self.options);
         state.netfilter.commit(&batch)?;
         state.elements = elements;
         // While the table was missing, connections started without it.
@@ -196,9 +200,9 @@ impl Firewall {
 }
 
 impl State {
-    /// Whether the table has exactly the desired elements, and the right number of rules.
-    fn is_whole(&mut self) -> Result<bool, FirewallError> {
-        if self.netfilter.rules(TABLE)? != table::rules(&self.transit).len() {
+    /// Whether the table has the elements that it should have, and as many rules.
+    fn is_whole(&mut self, options: FilterOptions) -> Result<bool, FirewallError> {
+        if self.netfilter.rules(TABLE)? != table::rules(&self.transit, options).len() {
             return Ok(false);
         }
         for part in Part::ALL {

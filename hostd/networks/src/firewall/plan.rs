@@ -77,14 +77,16 @@ fn leaving(elements: &mut Elements, bridge: &Bridge, ipv6: bool) {
     }
 }
 
-/// The elements that an endpoint adds to the packet filter: the published ports of its container,
-/// if any. `bindings` are all of the container's ports. The endpoint with the default route of a
-/// family publishes the ports of that family; routed networks open the ports of all families.
+/// What an endpoint adds to the packet filter: the published ports of its container, nothing without
+/// any. `bindings` are all of the container's: those of a family are published by the endpoint that
+/// has the default route of the family, and routed networks open the ports of all. `direct_routing`:
+/// published ports are reached at the container's own address, too.
 #[must_use]
 pub(crate) fn elements_of_endpoint(
     network: &Network,
     endpoint: &Endpoint,
     bindings: &[Binding],
+    direct_routing: bool,
 ) -> Elements {
     let mut elements = Elements::default();
     let Some(bridge) = network.bridge().filter(|_| !network.internal) else {
@@ -103,9 +105,9 @@ pub(crate) fn elements_of_endpoint(
                 for binding in of_family.clone() {
                     publish(&mut elements, own.address, binding);
                 }
-                match bridge.trusted.is_empty() {
-                    true => Vec::new(),
-                    false => of_family.map(|binding| binding.port).collect(),
+                match direct_routing || !bridge.trusted.is_empty() {
+                    true => of_family.map(|binding| binding.port).collect(),
+                    false => Vec::new(),
                 }
             }
             GatewayMode::Routed => bindings.iter().map(|binding| binding.port).collect(),

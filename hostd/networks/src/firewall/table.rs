@@ -9,6 +9,7 @@ use keelson_nftables::{
 
 use super::part::{Elements, Part};
 use super::transit::Transit;
+use crate::settings::FilterOptions;
 
 /// The table.
 pub(super) const TABLE: Table = Table {
@@ -60,9 +61,9 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
 
-/// The transaction that replaces the table, with all its elements. Packets meet either the old
-/// table or the complete new one.
-pub(super) fn whole(elements: &Elements, transit: &Transit) -> Batch {
+/// The transaction that makes the table anew with all its elements, whatever was there. Packets meet
+/// either the old table or the whole new one.
+pub(super) fn whole(elements: &Elements, transit: &Transit, options: FilterOptions) -> Batch {
     let mut batch = Batch::new();
     batch.add_table(TABLE);
     batch.delete_table(TABLE);
@@ -73,7 +74,7 @@ pub(super) fn whole(elements: &Elements, transit: &Transit) -> Batch {
     for part in Part::ALL {
         batch.add_set(TABLE, &part.set());
     }
-    for rule in rules(transit) {
+    for rule in rules(transit, options) {
         batch.add_rule(TABLE, &rule);
     }
     for part in Part::ALL {
@@ -86,13 +87,13 @@ const fn name(part: Part) -> &'static str {
     part.set().name
 }
 
-/// All rules. Those of one chain are in order.
-pub(super) fn rules(transit: &Transit) -> Vec<Rule> {
+/// All rules, those of one chain in their order.
+pub(super) fn rules(transit: &Transit, options: FilterOptions) -> Vec<Rule> {
     let mut rules = Vec::new();
     rules.extend(untracked());
     rules.extend(input());
-    rules.extend(forward(transit));
-    rules.extend(to_networks());
+    rules.extend(forward(transit, options));
+    rules.extend(to_networks(options));
     rules.extend(destinations());
     rules.extend(sources());
     rules
@@ -140,13 +141,23 @@ fn input() -> Vec<Rule> {
     ]
 }
 
-fn forward(transit: &Transit) -> Vec<Rule> {
+fn forward(transit: &Transit, options: FilterOptions) -> Vec<Rule> {
     const LINKS: &[Field] = &[Field::InputName, Field::OutputName];
     let mut rules = vec![
         Rule::new(FORWARD)
             .comment("connections that were allowed to begin")
             .known()
             .verdict(&Verdict::Accept),
+    ];
+    if let Some(mark) = options.accept_mark {
+        rules.push(
+            Rule::new(FORWARD)
+                .comment("marked by somebody else")
+                .marked(mark.value, mark.mask)
+                .verdict(&Verdict::Accept),
+        );
+    }
+    rules.extend([
         Rule::new(FORWARD)
             .comment("between containers of a network")
             .verdict_of(LINKS, name(Part::Within)),
@@ -165,7 +176,7 @@ fn forward(transit: &Transit) -> Vec<Rule> {
             .comment("out of networks")
             .member(&[Field::InputName], name(Part::Bridges))
             .verdict(&Verdict::Accept),
-    ];
+    ]);
     if transit.drop_ipv4 || transit.drop_ipv6 {
         rules.push(
             Rule::new(FORWARD)
@@ -185,9 +196,8 @@ fn forward(transit: &Transit) -> Vec<Rule> {
     rules
 }
 
-/// Each chain ends with its own drop, because somebody else may change the policy of the base
-/// chain.
-fn to_networks() -> Vec<Rule> {
+/// Each ends with a drop of its own: the policy of the base chain is somebody else's to change.
+fn to_networks(options: FilterOptions) -> Vec<Rule> {
     let redirected = |chain| Rule::new(chain).redirected().verdict(&Verdict::Accept);
     let open = |family, field, part| {
         Rule::new(DIRECT)
@@ -203,9 +213,15 @@ fn to_networks() -> Vec<Rule> {
         redirected(SEPARATE),
         drop(SEPARATE),
         redirected(TO_NAT),
-        Rule::new(TO_NAT)
-            .member(&[Field::InputName, Field::OutputName], name(Part::Trusted))
-            .verdict(&Verdict::Goto(DIRECT)),
+        // From links that are trusted, or from all; other networks stay apart.
+        match options.direct_routing {
+            false => Rule::new(TO_NAT)
+                .member(&[Field::InputName, Field::OutputName], name(Part::Trusted))
+                .verdict(&Verdict::Goto(DIRECT)),
+            true => Rule::new(TO_NAT)
+                .not_member(&[Field::InputName], name(Part::Bridges))
+                .verdict(&Verdict::Goto(DIRECT)),
+        },
         drop(TO_NAT),
         redirected(TO_OPEN),
         // Networks are separated from each other, however open they are to the outside.

@@ -6,7 +6,6 @@ use keelson_model::spec::ConnectionSpec;
 
 use super::joining::{has_names, pairs, with_life};
 use super::member::Member;
-use super::parts::elements;
 use super::{Inner, Networks};
 use crate::NetworkError;
 use crate::firewall::Elements;
@@ -47,7 +46,7 @@ impl Networks {
         let connected = inner.connect(member, &endpoint, &before).await;
         match connected {
             Ok(()) => {
-                inner.move_ports(member, elements(&before, &bindings)).await;
+                inner.move_ports(member, inner.elements(&before, &bindings)).await;
                 inner.store.announce(&member.id, &endpoint.id);
                 Ok(endpoint)
             }
@@ -75,7 +74,7 @@ impl Networks {
         let before = inner.connections_of(&member.id);
         let bindings = inner.store.bindings_of(&member.id);
         inner.take_out(member, &endpoint).await;
-        inner.move_ports(member, elements(&before, &bindings)).await;
+        inner.move_ports(member, inner.elements(&before, &bindings)).await;
         inner.settle_routes(member).await;
         let connections = inner.connections_of(&member.id);
         if let Err(error) = inner.tell_names(member, &connections, None).await {
@@ -171,7 +170,7 @@ impl Inner {
             tracing::error!(container = member.id, %error, "ports are not published any more");
         }
         let bindings = self.store.bindings_of(&member.id);
-        let after = elements(&self.connections_of(&member.id), &bindings);
+        let after = self.elements(&self.connections_of(&member.id), &bindings);
         let filtered = async {
             let parts = self.parts().await?;
             parts.filter(after, before).await

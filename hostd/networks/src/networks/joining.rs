@@ -12,7 +12,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
 use super::member::{Member, Run};
-use super::parts::elements;
 use super::{Inner, Networks};
 use crate::NetworkError;
 use crate::firewall::Elements;
@@ -280,7 +279,7 @@ impl Inner {
         let inside = move || named.then(|| serve_here(None)).transpose();
         let links = pairs(connections);
         let (filtered, attached) = tokio::join!(
-            parts.filter(elements(connections, &bindings), Elements::default()),
+            parts.filter(self.elements(connections, &bindings), Elements::default()),
             parts.kernel.attach(&namespace, &links, inside),
         );
         filtered?;
@@ -328,7 +327,7 @@ impl Inner {
         connections: &[(Arc<Network>, Endpoint)],
         bindings: &[Binding],
     ) -> Result<(), NetworkError> {
-        let removed = elements(connections, bindings);
+        let removed = self.elements(connections, bindings);
         if removed.is_empty() {
             return Ok(());
         }

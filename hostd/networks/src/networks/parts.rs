@@ -40,7 +40,9 @@ impl Inner {
             everything.merge(elements_of_network(network));
             for member in self.store.endpoints_in(&network.id) {
                 let bindings = self.store.bindings_of(&member.container);
-                everything.merge(elements_of_endpoint(network, &member.endpoint, &bindings));
+                let direct = self.filter.direct_routing;
+                let of_one = elements_of_endpoint(network, &member.endpoint, &bindings, direct);
+                everything.merge(of_one);
             }
         }
         let forwards_ipv6 = networks.iter().any(|network| forwards_ipv6(network));
@@ -49,9 +51,10 @@ impl Inner {
             drop_ipv6: self.claims_forwarding(&kernel, true, forwards_ipv6).await?,
             between: Vec::new(),
         };
-        // The packet filter comes first: nothing is forwarded that it does not know.
+        // Drops first: nothing is forwarded that the filter does not know.
+        let options = self.filter;
         let firewall = blocking(move || {
-            let firewall = Firewall::open(transit)?;
+            let firewall = Firewall::open(transit, options)?;
             firewall.restore(everything)?;
             Ok::<_, FirewallError>(Arc::new(firewall))
         })
@@ -147,6 +150,20 @@ impl Inner {
         Ok(())
     }
 
+    /// What connections add to the packet filter.
+    pub(super) fn elements(
+        &self,
+        connections: &[(Arc<Network>, Endpoint)],
+        bindings: &[Binding],
+    ) -> Elements {
+        let mut all = Elements::default();
+        for (network, endpoint) in connections {
+            let direct = self.filter.direct_routing;
+            all.merge(elements_of_endpoint(network, endpoint, bindings, direct));
+        }
+        all
+    }
+
     async fn restore_link(&self, kernel: &Kernel, id: &str) {
         let Ok(network) = self.store.find(id) else {
             return;
@@ -173,16 +190,7 @@ impl Parts {
     }
 }
 
-/// The elements of connections in the packet filter.
-pub(super) fn elements(connections: &[(Arc<Network>, Endpoint)], bindings: &[Binding]) -> Elements {
-    let mut all = Elements::default();
-    for (network, endpoint) in connections {
-        all.merge(elements_of_endpoint(network, endpoint, bindings));
-    }
-    all
-}
-
-/// Whether a network needs IPv6 forwarding.
+/// Whether packets of IPv6 have to be forwarded for a network.
 pub(super) fn forwards_ipv6(network: &Network) -> bool {
     network.ipv6 && network.bridge().is_some()
 }

@@ -16,6 +16,7 @@ async fn open(base: &Path) -> Networks {
         pools: Vec::new(),
         default_options: BTreeMap::new(),
         default_bridge: Some(DefaultBridge::default()),
+        filter: Default::default(),
         resolver: ResolverOptions::none(base),
     })
     .await

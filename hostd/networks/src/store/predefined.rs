@@ -186,11 +186,18 @@ impl DefaultBridge {
         if let Some(problem) = understood.problems.into_iter().next() {
             return Err(problem.into());
         }
-        let addresses = [self.address, self.address_ipv6];
-        let subnets = addresses.into_iter().flatten().map(|address| AskedSubnet {
-            subnet: crate::ipam::masked(address).to_string(),
-            gateway: address.address.to_string(),
-            ..AskedSubnet::default()
+        let families = [
+            (self.address, self.range),
+            (self.address_ipv6, self.range_ipv6),
+        ];
+        let subnets = families.into_iter().filter_map(|(address, range)| {
+            let address = address?;
+            Some(AskedSubnet {
+                subnet: crate::ipam::masked(address).to_string(),
+                range: range.map(|range| range.to_string()).unwrap_or_default(),
+                gateway: address.address.to_string(),
+                ..AskedSubnet::default()
+            })
         });
         Ok(Network {
             id: id.to_owned(),

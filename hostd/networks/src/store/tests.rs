@@ -22,6 +22,7 @@ fn options(base: &Path) -> NetworkOptions {
         pools: Vec::new(),
         default_options: BTreeMap::new(),
         default_bridge: Some(DefaultBridge::default()),
+        filter: Default::default(),
         resolver: ResolverOptions::none(base),
     }
 }

@@ -54,7 +54,7 @@ fn changes_can_be_repeated_and_take_nothing_from_others() {
     };
     let first = network(1);
     let of = |container, bindings: &[Binding]| {
-        elements_of_endpoint(&first, &endpoint(1, container), bindings)
+        elements_of_endpoint(&first, &endpoint(1, container), bindings, false)
     };
     let nothing = Elements::default();
     let published = everywhere(8080, 80);
@@ -109,7 +109,7 @@ fn a_flushed_table_is_restored_with_what_is_left() {
     let (first, second) = (network(1), network(2));
     let (_one, other) = (world.container(1, 2), world.container(2, 2));
     let (kept, deleted) = (everywhere(8080, 80), everywhere(8081, 81));
-    let removed = elements_of_endpoint(&first, &endpoint(1, 2), &deleted);
+    let removed = elements_of_endpoint(&first, &endpoint(1, 2), &deleted, false);
     let mut all = elements(&[&first, &second], &[(&first, endpoint(1, 2), &kept)]);
     all.merge(removed.clone());
     world.restore(all);
@@ -186,7 +186,7 @@ fn the_kernels_table_equals_the_engines_state() {
             binding("192.0.2.1", 9000 + number, 90, Protocol::Udp),
             binding("::", 8000 + number, 80, Protocol::Tcp),
         ];
-        elements_of_endpoint(&first, &endpoint(1, container), &bindings)
+        elements_of_endpoint(&first, &endpoint(1, container), &bindings, false)
     };
     let step = (any::<bool>(), 2_u8..10, 2_u8..10);
     let config = ProptestConfig {
@@ -228,7 +228,7 @@ fn the_thousandth_port_costs_what_the_first_did() {
     let elements: Vec<_> = (0..1000)
         .map(|number| {
             let bindings = everywhere(10000 + number, 80);
-            elements_of_endpoint(&first, &endpoint(number), &bindings[..2])
+            elements_of_endpoint(&first, &endpoint(number), &bindings[..2], false)
         })
         .collect();
     let nothing = Elements::default();
@@ -266,7 +266,7 @@ fn the_thousandth_port_costs_what_the_first_did() {
     let with_udp = || -> Vec<Duration> {
         let both = (0..20).map(|number| {
             let bindings = everywhere(20000 + number, 80);
-            let elements = elements_of_endpoint(&network(1), &endpoint(number), &bindings);
+            let elements = elements_of_endpoint(&network(1), &endpoint(number), &bindings, false);
             let begun = Instant::now();
             world.firewall.apply(&elements, &nothing).unwrap();
             begun.elapsed()
@@ -291,7 +291,7 @@ fn the_thousandth_port_costs_what_the_first_did() {
 fn reaches_after(world: &World) {
     let first = network(1);
     let bindings = everywhere(9999, 80);
-    let last = elements_of_endpoint(&first, &endpoint(1, 2), &bindings);
+    let last = elements_of_endpoint(&first, &endpoint(1, 2), &bindings, false);
     world.apply(&last, &Elements::default());
     reaches(&world.neighbour, "192.0.2.1:9999", "192.0.2.9");
     world.apply(&Elements::default(), &last);

@@ -183,7 +183,7 @@ fn datagrams_follow_the_port() {
     let first = network(1);
     let (one, two) = (world.container(1, 2), world.container(1, 3));
     let published = [binding("0.0.0.0", 8080, 80, Protocol::Udp)];
-    let of = |container| elements_of_endpoint(&first, &endpoint(1, container), &published);
+    let of = |container| elements_of_endpoint(&first, &endpoint(1, container), &published, false);
     let (at_one, at_two) = (of(2), of(3));
     world.restore(elements_of_network(&first));
     // A connection that has nothing to do with ours, except the port number.

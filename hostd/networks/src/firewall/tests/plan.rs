@@ -7,6 +7,7 @@ use super::world::*;
 use crate::firewall::part::Part;
 use crate::firewall::table::rules;
 use crate::firewall::*;
+use crate::settings::FilterOptions;
 use crate::types::{Driver, GatewayMode};
 
 /// Elements as text: `to4 br1 : goto to_nat`.
@@ -91,7 +92,7 @@ fn a_published_port_is_one_element() {
         binding("::1", 54, 54, Protocol::Udp),
     ];
     let of = |network: &crate::types::Network, endpoint| {
-        texts(&elements_of_endpoint(network, &endpoint, &bindings))
+        texts(&elements_of_endpoint(network, &endpoint, &bindings, false))
     };
     let usual = network(1);
     assert_eq!(
@@ -153,10 +154,10 @@ fn what_is_not_forwarded_is_a_rule_for_each_family() {
             drop_ipv6,
             between,
         };
-        rules(&transit).len()
+        rules(&transit, FilterOptions::default()).len()
     };
     let none = count(false, false);
-    assert_eq!(none, rules(&Transit::default()).len());
+    assert_eq!(none, rules(&Transit::default(), FilterOptions::default()).len());
     assert_eq!(count(true, false), none + 2);
     assert_eq!(count(false, true), none + 2);
     assert_eq!(count(true, true), none + 3);

@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::firewall::*;
+use crate::settings::{FilterOptions, PacketMark};
 use crate::types::GatewayMode;
 
 /// Ports 80 and 81 are open in each container; 80 is published.
@@ -299,4 +300,49 @@ fn each_family_is_forwarded_or_not_by_itself() {
     drop_transit(false);
     is_cut_off(&world.neighbour, ipv4);
     reaches(&one, "192.0.2.9:7070", "192.0.2.1");
+}
+
+/// Options of the engine: published ports at the containers' own addresses, and packets with a mark.
+#[test]
+fn direct_routing_and_marked_packets() {
+    let options = FilterOptions {
+        direct_routing: true,
+        accept_mark: Some(PacketMark {
+            value: 0x10,
+            mask: 0xf0,
+        }),
+    };
+    let Some(world) = World::with_options(&[1, 2], Transit::default(), options) else {
+        return;
+    };
+    let (first, second) = (network(1), network(2));
+    let (_one, other) = (world.container(1, 2), world.container(2, 2));
+    let published = everywhere(8080, 80);
+    let mut all = elements(&[&first, &second], &[]);
+    all.merge(elements_of_endpoint(
+        &first,
+        &endpoint(1, 2),
+        &published,
+        true,
+    ));
+    world.restore(all);
+    reaches(&world.neighbour, "172.30.1.2:80", "192.0.2.9");
+    reaches(&world.neighbour, "[2001:db8:30:1::2]:80", "2001:db8:2::9");
+    reaches(&world.neighbour, "192.0.2.1:8080", "192.0.2.9");
+    is_cut_off(&world.neighbour, "172.30.1.2:81");
+    is_cut_off(&other, "172.30.1.2:80");
+    let mark = |value: &str| {
+        shell(
+            &world.host,
+            &format!(
+                "nft 'add table inet marks; flush table inet marks;
+                add chain inet marks c {{ type filter hook prerouting priority -150; }};
+                add rule inet marks c meta mark set {value}'"
+            ),
+        );
+    };
+    mark("0x115");
+    reaches(&world.neighbour, "172.30.1.2:81", "192.0.2.9");
+    mark("0x125");
+    is_cut_off(&world.neighbour, "172.30.1.2:81");
 }

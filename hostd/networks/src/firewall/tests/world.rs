@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use crate::firewall::*;
+use crate::settings::FilterOptions;
 use crate::types::*;
 
 /// How long to wait for a packet that must come, on a busy machine.
@@ -140,6 +141,14 @@ fn new_namespace() -> Namespace {
 impl World {
     /// `None` if the machine does not allow it.
     pub(super) fn new(networks: &[u8], transit: Transit) -> Option<Self> {
+        Self::with_options(networks, transit, FilterOptions::default())
+    }
+
+    pub(super) fn with_options(
+        networks: &[u8],
+        transit: Transit,
+        options: FilterOptions,
+    ) -> Option<Self> {
         if !keelson_testing::is_root() {
             return None;
         }
@@ -172,7 +181,7 @@ impl World {
             );
             shell(&host, &commands);
         }
-        let firewall = host.run(|| Firewall::open(transit)).unwrap().unwrap();
+        let firewall = host.run(|| Firewall::open(transit, options)).unwrap().unwrap();
         let world = Self {
             host,
             neighbour,
@@ -268,7 +277,7 @@ pub(super) fn elements(
         all.merge(elements_of_network(network));
     }
     for (network, endpoint, bindings) in endpoints {
-        all.merge(elements_of_endpoint(network, endpoint, bindings));
+        all.merge(elements_of_endpoint(network, endpoint, bindings, false));
     }
     all
 }
