@@ -4,6 +4,8 @@
 #[path = "networks/addresses.rs"]
 mod addresses;
 mod common;
+#[path = "networks/details.rs"]
+mod details;
 #[path = "networks/names.rs"]
 mod names;
 #[path = "networks/projects.rs"]
