@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hostd_images::{Holder, ImageLease};
-use hostd_networks::{FilterOptions, AddressPool, DefaultBridge, NetworkOptions, Networks, ResolverOptions};
+use hostd_networks::{
+    AddressPool, DefaultBridge, FilterOptions, NetworkOptions, Networks, ResolverOptions,
+};
 use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
 use keelson_model::host::NetworksConfig;

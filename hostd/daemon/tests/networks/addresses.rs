@@ -326,7 +326,10 @@ fn the_hosts_configuration_says_where_addresses_come_from() {
     neighbour.sh("ip route add 10.78.0.0/24 via 192.0.2.1").ok();
     neighbour.sh("curl -sS -m 5 http://10.78.0.128/").ok();
     let filter = host.net().sh("nft list chain inet keelson forward").ok();
-    assert!(filter.contains("meta mark & 0x00000008 == 0x00000008 accept"), "{filter}");
+    assert!(
+        filter.contains("meta mark & 0x00000008 == 0x00000008 accept"),
+        "{filter}"
+    );
     for subnet in ["10.200.0.0/24", "10.200.1.0/24"] {
         let name = format!("net-{}", &subnet[7..8]);
         host.docker(&["network", "create", &name]).ok();

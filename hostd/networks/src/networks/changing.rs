@@ -46,7 +46,9 @@ impl Networks {
         let connected = inner.connect(member, &endpoint, &before).await;
         match connected {
             Ok(()) => {
-                inner.move_ports(member, inner.elements(&before, &bindings)).await;
+                inner
+                    .move_ports(member, inner.elements(&before, &bindings))
+                    .await;
                 inner.store.announce(&member.id, &endpoint.id);
                 Ok(endpoint)
             }
@@ -74,7 +76,9 @@ impl Networks {
         let before = inner.connections_of(&member.id);
         let bindings = inner.store.bindings_of(&member.id);
         inner.take_out(member, &endpoint).await;
-        inner.move_ports(member, inner.elements(&before, &bindings)).await;
+        inner
+            .move_ports(member, inner.elements(&before, &bindings))
+            .await;
         inner.settle_routes(member).await;
         let connections = inner.connections_of(&member.id);
         if let Err(error) = inner.tell_names(member, &connections, None).await {

@@ -157,7 +157,10 @@ fn what_is_not_forwarded_is_a_rule_for_each_family() {
         rules(&transit, FilterOptions::default()).len()
     };
     let none = count(false, false);
-    assert_eq!(none, rules(&Transit::default(), FilterOptions::default()).len());
+    assert_eq!(
+        none,
+        rules(&Transit::default(), FilterOptions::default()).len()
+    );
     assert_eq!(count(true, false), none + 2);
     assert_eq!(count(false, true), none + 2);
     assert_eq!(count(true, true), none + 3);

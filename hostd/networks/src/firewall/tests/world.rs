@@ -181,7 +181,10 @@ impl World {
             );
             shell(&host, &commands);
         }
-        let firewall = host.run(|| Firewall::open(transit, options)).unwrap().unwrap();
+        let firewall = host
+            .run(|| Firewall::open(transit, options))
+            .unwrap()
+            .unwrap();
         let world = Self {
             host,
             neighbour,
