@@ -217,7 +217,8 @@ pub fn load_conformance(machine: &Machine, others: &[(String, PathBuf)]) -> Resu
 /// Runs the conformance cases on the machine, in a container that sees the machine's cgroups and
 /// may create containers.
 ///
-/// # Errors docker can't be executed. The caller judges the exit code.
+/// # Errors
+/// docker can't be executed. The caller judges the exit code.
 pub fn conformance(
     machine: &Machine,
     arguments: &[&str],
@@ -272,7 +273,8 @@ pub fn host_get(machine: &Machine, path: &str) -> Result<Value> {
 
 /// PID 1's report on the boot and its processes.
 ///
-/// # Errors The API fails or returns something else.
+/// # Errors
+/// The API fails or returns something else.
 pub fn boot_status(machine: &Machine) -> Result<InitStatus> {
     let value = host_get(machine, "/host/v1/boot")?;
     serde_json::from_value(value.clone()).with_context(|| format!("GET /host/v1/boot: {value}"))
@@ -305,7 +307,8 @@ pub fn services(machine: &Machine) -> Result<Vec<Value>> {
 
 /// Calls `poll` until it succeeds, since there is no event to wait for. Fails with its last answer.
 ///
-/// # Errors It does not succeed within `limit`, or fails.
+/// # Errors
+/// It does not succeed within `limit`, or fails.
 pub fn until<T: std::fmt::Debug>(
     what: &str,
     limit: Duration,

@@ -12,7 +12,8 @@ const NOBODY: u32 = 65_053;
 
 /// Drops all privileges; open descriptors stay. The process must have one thread.
 ///
-/// # Errors The kernel refuses. The process must not serve then.
+/// # Errors
+/// The kernel refuses. The process must not serve then.
 pub(crate) fn give_up() -> io::Result<()> {
     // Only root can change its user; others need not.
     if rustix::process::geteuid().is_root() {

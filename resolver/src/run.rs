@@ -34,7 +34,8 @@ pub struct Options {
 impl Options {
     /// Parses the arguments, without the program's name.
     ///
-    /// # Errors They differ from [`USAGE`].
+    /// # Errors
+    /// They differ from [`USAGE`].
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut arguments = arguments.into_iter();
         match (
@@ -52,7 +53,8 @@ impl Options {
 
 /// Serves until no container is left to serve.
 ///
-/// # Errors The process can't be set up, or its sockets have the wrong type.
+/// # Errors
+/// The process can't be set up, or its sockets have the wrong type.
 pub fn run(options: &Options) -> Result<()> {
     // A session of its own lets it survive the end of hostd's. hostd may have made it a session
     // leader already.

@@ -17,7 +17,8 @@ use crate::{Engine, EngineError};
 impl Engine {
     /// Connects a container to a network; at once if it runs.
     ///
-    /// # Errors It is already connected, shares another container's network, or the network has no
+    /// # Errors
+    /// It is already connected, shares another container's network, or the network has no
     /// free address. Nothing is changed then.
     pub async fn connect(
         &self,

@@ -29,7 +29,8 @@ pub(crate) const LOG: &str = "log/container.log";
 impl Engine {
     /// Creates a container. Without a name it gets one of two words.
     ///
-    /// # Errors The name is taken or invalid, or the specification contradicts itself or can't be
+    /// # Errors
+    /// The name is taken or invalid, or the specification contradicts itself or can't be
     /// fulfilled on this host.
     pub async fn create(
         &self,
@@ -43,7 +44,8 @@ impl Engine {
 
     /// Gives a container another name.
     ///
-    /// # Errors The container does not exist, or the name is taken or invalid.
+    /// # Errors
+    /// The container does not exist, or the name is taken or invalid.
     pub async fn rename(&self, scope: Scope, name: &str, new: &str) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
         let container = inner.resolve(scope, name)?;

@@ -41,7 +41,8 @@ impl Engine {
     /// while no engine ran, and starts containers in the background according to their restart
     /// policies.
     ///
-    /// # Errors When the directories cannot be made or read. A container that can't be read is no
+    /// # Errors
+    /// When the directories cannot be made or read. A container that can't be read is no
     /// error: it is shown as dead, with the reason, and its files are not changed.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let run = options.run.join("containers");

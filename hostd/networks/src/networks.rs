@@ -132,7 +132,8 @@ impl Networks {
 
     /// Removes a network. The work continues if the caller stops waiting.
     ///
-    /// # Errors The network does not exist or is predefined, containers are in it, or the disk or
+    /// # Errors
+    /// The network does not exist or is predefined, containers are in it, or the disk or
     /// the kernel fails.
     pub async fn remove(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
         let (networks, term) = (self.clone(), term.to_owned());

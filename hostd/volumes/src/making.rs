@@ -24,7 +24,8 @@ impl VolumeStore {
     /// Creates a volume, or finds the existing one of that name, whose options and labels are not
     /// changed. Asks a plugin if it is the driver, or if no driver is given and there are plugins.
     ///
-    /// # Errors The name, the driver or an option is invalid, a volume of another driver has the
+    /// # Errors
+    /// The name, the driver or an option is invalid, a volume of another driver has the
     /// name, or the disk or the plugin fails.
     pub fn create(&self, new: NewVolume) -> Result<Arc<Volume>, VolumeError> {
         let new = named(new);

@@ -57,7 +57,8 @@ pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
 
 /// Whether something is mounted at a path.
 ///
-/// # Errors This can't be found out, for example because a server does not answer. Callers must
+/// # Errors
+/// This can't be found out, for example because a server does not answer. Callers must
 /// then treat it as mounted, because the files below may belong to another machine.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool, VolumeError> {
     let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;

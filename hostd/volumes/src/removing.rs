@@ -45,7 +45,8 @@ impl VolumeStore {
     /// Removes a volume with its content. Asks the plugin if the volume is not of this host's own
     /// driver.
     ///
-    /// # Errors The volume does not exist, containers hold it, or its plugin fails.
+    /// # Errors
+    /// The volume does not exist, containers hold it, or its plugin fails.
     pub fn remove(&self, name: &str, force: Force) -> Result<(), VolumeError> {
         let trash = self.0.names.turn(name, |turn| {
             match self.0.known(name) {

@@ -79,7 +79,8 @@ impl Batches {
     /// Sends all requests at once. Each is tried, even after a failed one. Links marked for another
     /// namespace are created in `elsewhere`.
     ///
-    /// # Errors The socket fails, which happens only when the kernel has no memory, or there are
+    /// # Errors
+    /// The socket fails, which happens only when the kernel has no memory, or there are
     /// too many requests. Each request has its own result in the list.
     pub fn try_all(
         &mut self,
@@ -145,7 +146,8 @@ impl Batches {
 
     /// Sends all requests at once, see [`Batches::try_all`].
     ///
-    /// # Errors The error of the first failed request. The requests after it were tried, too.
+    /// # Errors
+    /// The error of the first failed request. The requests after it were tried, too.
     pub fn run(
         &mut self,
         requests: &[Request],

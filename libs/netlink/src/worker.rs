@@ -46,7 +46,8 @@ impl Worker {
 
     /// Executes a job on the thread and waits for its result.
     ///
-    /// # Errors The job panicked, or the thread of an earlier panic could not be replaced.
+    /// # Errors
+    /// The job panicked, or the thread of an earlier panic could not be replaced.
     pub async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Site) -> T + Send + 'static,
@@ -111,7 +112,8 @@ impl Site {
     /// # Errors
     /// The thread may not enter the namespace.
     ///
-    /// # Panics If the thread can't return: every later job would run in the wrong namespace.
+    /// # Panics
+    /// If the thread can't return: every later job would run in the wrong namespace.
     pub fn visit<T>(
         &mut self,
         namespace: BorrowedFd<'_>,

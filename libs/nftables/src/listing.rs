@@ -43,7 +43,8 @@ impl Netfilter {
 
     /// Counts the rules of a table.
     ///
-    /// # Errors The kernel refuses. A table that does not exist has no rules.
+    /// # Errors
+    /// The kernel refuses. A table that does not exist has no rules.
     pub fn rules(&mut self, table: Table) -> Result<usize, NftError> {
         let label = format!("list the rules of {table}");
         let found = self.list(&label, |netfilter, found| {

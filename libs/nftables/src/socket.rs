@@ -81,7 +81,8 @@ impl Netfilter {
 
     /// Commits a batch: all of its changes or none.
     ///
-    /// # Errors The kernel refuses a change. The error names it, and nothing was changed.
+    /// # Errors
+    /// The kernel refuses a change. The error names it, and nothing was changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), NftError> {
         if batch.is_empty() {
             return Ok(());

@@ -42,7 +42,8 @@ impl ChannelError {
 }
 
 /// Sends a message.
-/// # Errors The system call fails.
+/// # Errors
+/// The system call fails.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     // The kernel may accept a larger buffer.
     if descriptors.len() > MAX_DESCRIPTORS {

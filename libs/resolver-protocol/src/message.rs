@@ -102,7 +102,8 @@ pub fn encode<T: Serialize>(number: u64, message: &T) -> Result<Vec<u8>, Message
 }
 
 /// Decodes a message. Returns the request's number and the message.
-/// # Errors The bytes are no message.
+/// # Errors
+/// The bytes are no message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(u64, T), MessageError> {
     if bytes.len() > MAX_MESSAGE {
         return Err(MessageError::TooLong(bytes.len()));

@@ -60,7 +60,8 @@ pub struct Machine {
 impl MachineSpec {
     /// Starts QEMU.
     ///
-    /// # Errors A requirement is missing, or QEMU ends at once; its messages are in the error.
+    /// # Errors
+    /// A requirement is missing, or QEMU ends at once; its messages are in the error.
     pub fn launch(self) -> Result<Machine, HarnessError> {
         Machine::launch(self)
     }

@@ -34,7 +34,8 @@ impl Token {
 }
 
 impl Pattern {
-    /// # Errors The pattern does not follow the grammar. The text is Docker's.
+    /// # Errors
+    /// The pattern does not follow the grammar. The text is Docker's.
     pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
         let wrong = || ApiError::invalid(format!("syntax error in pattern: {text:?}"));
         let mut tokens = Vec::new();

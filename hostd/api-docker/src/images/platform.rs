@@ -122,7 +122,8 @@ impl Platform {
             && same(&self.variant, config.variant.as_deref().unwrap_or_default())
     }
 
-    /// # Errors The image is for another platform. The text is Docker's.
+    /// # Errors
+    /// The image is for another platform. The text is Docker's.
     pub(crate) fn check(&self, image: &Image, name: &str) -> Result<(), ApiError> {
         match self.fits(image) {
             true => Ok(()),

@@ -79,7 +79,8 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 
 /// Parses a body of a version of the API.
 ///
-/// # Errors The input is invalid, or requires a swarm.
+/// # Errors
+/// The input is invalid, or requires a swarm.
 pub(super) fn read(document: Json, version: ApiVersion) -> Result<NewNetwork, ApiError> {
     let asked = match document {
         Json::Null => CreateNetwork::default(),

@@ -29,7 +29,8 @@ const LARGEST: usize = 64 << 10;
 
 /// Parses the settings of a connection to a network. `network` is the client's name for it.
 ///
-/// # Errors The input is invalid. The text names every wrong value, as in Docker.
+/// # Errors
+/// The input is invalid. The text names every wrong value, as in Docker.
 pub(crate) fn connection(
     network: &str,
     settings: &EndpointSettings,
@@ -90,7 +91,8 @@ pub(crate) fn connection(
 /// Parses `container:alias`, or `container` alone, or `/container:/own/alias` as `inspect` shows
 /// it.
 ///
-/// # Errors The input is invalid. The text is Docker's.
+/// # Errors
+/// The input is invalid. The text is Docker's.
 pub(crate) fn link(text: &str) -> Result<ContainerLink, ApiError> {
     read_link(text).map_err(|wrong| ApiError::invalid(wrong.to_string()))
 }

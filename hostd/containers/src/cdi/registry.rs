@@ -15,7 +15,8 @@ const MAX_FILES: usize = 256;
 /// The edits for containers with these devices. Later directories have priority. Documents are read
 /// again each time, because drivers write them when hardware is added.
 ///
-/// # Errors [`EngineError::Invalid`], naming the devices that no document describes, or that one
+/// # Errors
+/// [`EngineError::Invalid`], naming the devices that no document describes, or that one
 /// directory describes twice.
 pub(crate) fn find(directories: &[PathBuf], names: &[String]) -> Result<Edits, EngineError> {
     if names.is_empty() {

@@ -32,7 +32,8 @@ const OF_KERNEL: [u32; 12] = [
 
 /// Whether this object is in a file system that shows the kernel's state.
 ///
-/// # Errors The file system's type can't be read.
+/// # Errors
+/// The file system's type can't be read.
 pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
     let kind = rustix::fs::fstatfs(object)?.f_type;
     // The magic numbers have 32 bits, whatever the member's type is.
@@ -43,7 +44,8 @@ pub fn is_of_kernel(object: impl AsFd) -> std::io::Result<bool> {
 /// whether the receiver still wants them. `name` is the object's name in the archive; `owners`
 /// translates owners to the container's ids. The object's descriptor may be `O_PATH`. Blocks.
 ///
-/// # Errors A file can't be read, or the receiver has gone.
+/// # Errors
+/// A file can't be read, or the receiver has gone.
 pub fn pack_tree<'a>(
     object: OwnedFd,
     name: &[u8],

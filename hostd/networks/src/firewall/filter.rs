@@ -67,7 +67,8 @@ impl Firewall {
     /// Replaces the table by one with exactly these elements, in one transaction: packets meet
     /// either the old table or the complete new one.
     ///
-    /// # Errors The kernel refuses. The old table is kept.
+    /// # Errors
+    /// The kernel refuses. The old table is kept.
     pub(crate) fn restore(&self, everything: Elements) -> Result<(), FirewallError> {
         self.make(&mut self.state(), everything)
     }

@@ -109,7 +109,8 @@ impl Names {
     /// ([`super::open_sockets`]); `None`: the resolver has them already. After [`Names::settle`],
     /// waits until the resolver has applied it.
     ///
-    /// # Errors The resolver does not answer in time, or refuses.
+    /// # Errors
+    /// The resolver does not answer in time, or refuses.
     pub async fn set(
         &self,
         names: ContainerNames,
@@ -138,7 +139,8 @@ impl Names {
 
     /// Removes a container that has ended. Waits like [`Names::set`].
     ///
-    /// # Errors The resolver does not answer in time.
+    /// # Errors
+    /// The resolver does not answer in time.
     pub async fn remove(&self, container: &str) -> Result<(), NamesError> {
         let told = {
             let mut state = self.0.lock();

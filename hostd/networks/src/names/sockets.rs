@@ -68,7 +68,8 @@ pub fn open_sockets(before: Option<Ports>) -> io::Result<Sockets> {
 
 /// The ports of [`ADDRESS`] to which the sockets are bound.
 ///
-/// # Errors They are not sockets.
+/// # Errors
+/// They are not sockets.
 pub fn ports(sockets: &Sockets) -> io::Result<Ports> {
     let port = |socket: BorrowedFd<'_>| {
         let address = SocketAddr::try_from(getsockname(socket)?)?;

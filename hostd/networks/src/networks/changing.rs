@@ -17,7 +17,8 @@ impl Networks {
     /// Connects a running container to a further network. `member` is the container with the new
     /// connection. Returns the new endpoint.
     ///
-    /// # Errors The container does not run or is already in the network, no address is free, or the
+    /// # Errors
+    /// The container does not run or is already in the network, no address is free, or the
     /// kernel refuses. Nothing has changed then.
     pub async fn connect(
         &self,
@@ -63,7 +64,8 @@ impl Networks {
     /// Disconnects a running container from a network. `member` is the container without the
     /// connection. Returns its former endpoint.
     ///
-    /// # Errors The container is not in the network.
+    /// # Errors
+    /// The container is not in the network.
     pub async fn disconnect(
         &self,
         member: &Member,

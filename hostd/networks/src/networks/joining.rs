@@ -121,7 +121,8 @@ impl Networks {
     /// Reserves the addresses and host ports of a run. Waits until an earlier run of the container
     /// has left its networks.
     ///
-    /// # Errors A network does not exist or has no free address, or a port is taken. Nothing is
+    /// # Errors
+    /// A network does not exist or has no free address, or a port is taken. Nothing is
     /// reserved then.
     pub async fn reserve(&self, member: &Member) -> Result<(), NetworkError> {
         let Some(connections) = member.connections.as_deref().filter(|all| !all.is_empty()) else {

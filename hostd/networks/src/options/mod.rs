@@ -47,7 +47,8 @@ pub(crate) struct Understood {
 
 /// Parses options. As in Docker, the driver ignores options that it does not know.
 ///
-/// # Errors [`OptionError`]: there is no such driver. Problems of single options are in
+/// # Errors
+/// [`OptionError`]: there is no such driver. Problems of single options are in
 /// [`Understood::problems`], because a network of an engine with other rules must keep working.
 pub(crate) fn read(asked: Asked<'_>) -> Result<Understood, OptionError> {
     let mut reader = Reader::new(asked.options);

@@ -35,7 +35,8 @@ impl Store {
     /// Starts to create a network: its name and subnets are reserved, its document is written, and
     /// nobody sees it yet. The caller must then call [`Store::publish`] or [`Store::abandon`].
     ///
-    /// # Errors The name is taken or invalid, the driver or an option does not exist, the subnets
+    /// # Errors
+    /// The name is taken or invalid, the driver or an option does not exist, the subnets
     /// are not available, or the disk fails. Nothing of the network remains.
     pub(crate) fn begin(
         &self,
@@ -129,7 +130,8 @@ impl Store {
     /// Starts to remove a network: from now on nobody finds it, so no container can be connected to
     /// it. The caller must then call [`Store::finish_removal`] or [`Store::give_up_removal`].
     ///
-    /// # Errors The network does not exist or is predefined, or containers are in it.
+    /// # Errors
+    /// The network does not exist or is predefined, or containers are in it.
     pub(crate) fn begin_removal(&self, term: &str) -> Result<Arc<Network>, NetworkError> {
         let mut state = self.state();
         let network = Arc::clone(&state.find(term)?.network);
@@ -157,7 +159,8 @@ impl Store {
 
     /// Removes a network, once its part in the kernel is gone.
     ///
-    /// # Errors The disk fails. The network then exists as before, and the caller must create its
+    /// # Errors
+    /// The disk fails. The network then exists as before, and the caller must create its
     /// part in the kernel again.
     pub(crate) fn finish_removal(&self, id: &str) -> Result<(), NetworkError> {
         let trash = match self.objects.discard(id) {

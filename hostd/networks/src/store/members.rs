@@ -16,7 +16,8 @@ impl Store {
     /// default routes may change by that ([`Store::endpoints_of`]). Returns the new connections in
     /// the order of their interfaces.
     ///
-    /// # Errors A network does not exist, has no free address, or does not fit; the container is
+    /// # Errors
+    /// A network does not exist, has no free address, or does not fit; the container is
     /// already in it; the disk fails. Nothing is allocated then.
     pub(crate) fn reserve(
         &self,
@@ -163,7 +164,8 @@ impl Store {
 
     /// Records the published ports of a running container. They replace the earlier ones.
     ///
-    /// # Errors The disk fails. The earlier record is kept.
+    /// # Errors
+    /// The disk fails. The earlier record is kept.
     pub(crate) fn set_bindings(
         &self,
         container: &str,

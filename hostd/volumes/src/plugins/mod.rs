@@ -59,7 +59,8 @@ impl Plugins {
 
     /// The plugin of this name, if it keeps volumes.
     ///
-    /// # Errors There is no such plugin, it can't be reached, or it keeps no volumes.
+    /// # Errors
+    /// There is no such plugin, it can't be reached, or it keeps no volumes.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
         let plugin = self.known(name)?;
         plugin.activate(limits::SHORT)?;
