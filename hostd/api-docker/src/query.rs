@@ -12,7 +12,7 @@ use crate::error::ApiError;
 /// query strings.
 ///
 /// # Errors
-/// InvalidInput naming the wrong escape, in the words of Go's package `net/url`.
+/// `InvalidInput` naming the wrong escape, in the words of Go's package `net/url`.
 pub fn percent_decode(text: &str, plus: bool) -> Result<String, ApiError> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -60,7 +60,7 @@ impl Query {
     /// Reads a query string.
     ///
     /// # Errors
-    /// InvalidInput: an escape is wrong, or a semicolon separates parameters.
+    /// `InvalidInput`: an escape is wrong, or a semicolon separates parameters.
     pub fn parse(query: Option<&str>) -> Result<Self, ApiError> {
         let mut parameters = Vec::new();
         for pair in query.unwrap_or_default().split('&') {
@@ -106,7 +106,7 @@ impl Query {
     /// A number.
     ///
     /// # Errors
-    /// InvalidInput naming the parameter.
+    /// `InvalidInput` naming the parameter.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
         self.get(name)
             .map(|value| {
@@ -133,7 +133,7 @@ impl Query {
     /// The `filters` parameter. `known` are the names that the caller understands.
     ///
     /// # Errors
-    /// InvalidInput when it is not JSON or names a filter that is not known.
+    /// `InvalidInput` when it is not JSON or names a filter that is not known.
     pub fn filters(&self, known: &[&str]) -> Result<Filters, ApiError> {
         Filters::parse(self.get("filters").unwrap_or("{}"), known)
     }
@@ -203,7 +203,7 @@ impl Filters {
     /// The single truth value of a filter (`dangling=true`).
     ///
     /// # Errors
-    /// InvalidInput when it is neither.
+    /// `InvalidInput` when it is neither.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.values(name) {
             [] => Ok(None),

@@ -18,7 +18,7 @@ pub(crate) fn rfc3339(time: Option<Timestamp>) -> String {
 /// Reads `1700000000`, `1700000000.000000001` or RFC 3339 into nanoseconds since 1970.
 ///
 /// # Errors
-/// InvalidInput naming the parameter.
+/// `InvalidInput` naming the parameter.
 pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
     let wrong = || {
         ApiError::invalid(format!(
@@ -48,7 +48,7 @@ pub(crate) fn parse(parameter: &str, text: &str) -> Result<u64, ApiError> {
 /// how long ago it was, as Go writes durations (`10m`, `1h30m`).
 ///
 /// # Errors
-/// InvalidInput: it has none of these forms, or there are two.
+/// `InvalidInput`: it has none of these forms, or there are two.
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
     match filters.values("until") {
         [] => Ok(None),
@@ -60,7 +60,7 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
 /// The earliest of several `until`, since all of them must hold.
 ///
 /// # Errors
-/// InvalidInput: one is not a time.
+/// `InvalidInput`: one is not a time.
 pub(crate) fn earliest_until(filters: &Filters) -> Result<Option<Timestamp>, ApiError> {
     let mut earliest = None;
     for text in filters.values("until") {

@@ -209,7 +209,7 @@ impl Pki {
     /// Signs a client's request. Only the key in the request is used.
     ///
     /// # Errors
-    /// InvalidInput: the request or the name is not usable.
+    /// `InvalidInput`: the request or the name is not usable.
     pub fn issue(
         &self,
         csr: &str,

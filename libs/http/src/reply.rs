@@ -157,7 +157,7 @@ pub fn is_large(body: &Incoming) -> bool {
 /// Reads a body as a whole: at most `most` bytes, within 30 seconds.
 ///
 /// # Errors
-/// InvalidInput: the body is larger, arrives too late, or ends early.
+/// `InvalidInput`: the body is larger, arrives too late, or ends early.
 pub async fn read_bytes(body: Incoming, most: usize) -> Result<Bytes, Failure> {
     let collected = tokio::time::timeout(DOCUMENT_TIMEOUT, Limited::new(body, most).collect())
         .await
@@ -169,7 +169,7 @@ pub async fn read_bytes(body: Incoming, most: usize) -> Result<Bytes, Failure> {
 /// Reads a JSON body leniently (see [`keelson_model::json`]). `None`: the body is empty.
 ///
 /// # Errors
-/// InvalidInput, naming the member: the body is no such document, is larger than `most` bytes, or
+/// `InvalidInput`, naming the member: the body is no such document, is larger than `most` bytes, or
 /// has another content type than JSON.
 pub async fn read_json<T: DeserializeOwned>(
     request: Request<Incoming>,

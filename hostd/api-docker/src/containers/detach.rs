@@ -17,7 +17,7 @@ impl DetachKeys {
     /// Reads `ctrl-p,ctrl-q` or `a,ctrl-[`. `None` is the default sequence.
     ///
     /// # Errors
-    /// InvalidInput naming the key that does not exist.
+    /// `InvalidInput` naming the key that does not exist.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, ApiError> {
         let keys = match text {
             None => DEFAULT.to_vec(),

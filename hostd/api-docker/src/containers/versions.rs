@@ -8,7 +8,7 @@ use crate::wire::{CreateBody, HostConfig, Mount};
 /// Translates the body of a creation to the newest version.
 ///
 /// # Errors
-/// InvalidInput: a member that would be unsafe to ignore.
+/// `InvalidInput`: a member that would be unsafe to ignore.
 pub(super) fn create(body: &mut CreateBody, version: ApiVersion) -> Result<(), ApiError> {
     let before = |minor| version < ApiVersion::new(1, minor);
     let host = &mut body.host_config;

@@ -55,7 +55,7 @@ impl Platform {
     /// The platform in a parameter that clients of newer versions may repeat.
     ///
     /// # Errors
-    /// InvalidInput, also when there are several: an image is for one platform, and the others would
+    /// `InvalidInput`, also when there are several: an image is for one platform, and the others would
     /// be ignored silently.
     pub(crate) fn only_of_query(query: &Query, name: &str) -> Result<Option<Self>, ApiError> {
         match query.all(name).count() {

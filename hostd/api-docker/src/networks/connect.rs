@@ -71,7 +71,7 @@ fn check_name(container: &str) -> Result<(), ApiError> {
 /// Parses a body of a version of the API: the container and the requested connection.
 ///
 /// # Errors
-/// InvalidInput.
+/// `InvalidInput`.
 pub(super) fn read_connect(
     network: &str,
     body: Connect,

@@ -92,7 +92,7 @@ pub(crate) struct Understood {
 /// Completes and checks a request for a container that gets the identifier `id`.
 ///
 /// # Errors
-/// InvalidInput or NotImplemented, naming the field and its value.
+/// `InvalidInput` or `NotImplemented`, naming the field and its value.
 pub(crate) fn understand(
     id: &str,
     body: CreateBody,
