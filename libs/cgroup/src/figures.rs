@@ -21,7 +21,7 @@ pub enum Limit {
 pub struct CpuFigures {
     /// Processor time of all processes, those that have ended included.
     pub usage: Duration,
-    /// The part of it outside the kernel.
+    /// The part of it in user mode.
     pub user: Duration,
     /// The part of it in the kernel.
     pub system: Duration,
@@ -36,9 +36,9 @@ pub struct CpuFigures {
 /// `memory.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryFigures {
-    /// Bytes in use, files in memory included.
+    /// Bytes in use, including cached files.
     pub current: u64,
-    /// Most bytes.
+    /// The limit in bytes.
     pub limit: Limit,
     /// How often the limit was reached and nothing could be freed.
     pub out_of_memory: u64,
@@ -77,7 +77,7 @@ pub struct ProcessorFigures {
     pub online: u32,
 }
 
-/// Lines of a name and a number.
+/// Parses lines of a name and a number.
 fn pairs(text: &[u8]) -> impl Iterator<Item = (&str, u64)> {
     lines(text).filter_map(|line| {
         let (name, value) = line.split_once(' ')?;
@@ -90,12 +90,12 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
         .filter_map(|line| str::from_utf8(line).ok())
 }
 
-/// The number of a file that has one; `None` when it has none.
+/// Parses a file with a single number; `None` if it has none.
 pub fn number(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// The value of `memory.max`, `pids.max` and the like.
+/// Parses the value of `memory.max`, `pids.max` and similar files.
 pub fn limit(text: &[u8]) -> Option<Limit> {
     match text.trim_ascii() {
         b"max" => Some(Limit::Unlimited),
@@ -111,7 +111,7 @@ pub fn value(text: &[u8], name: &str) -> u64 {
 }
 
 impl CpuFigures {
-    /// Reads `cpu.stat`. Without the controller it has the times only.
+    /// Parses `cpu.stat`. Without the controller it has only the times.
     pub fn parse(text: &[u8]) -> Self {
         let mut figures = Self::default();
         for (name, value) in pairs(text) {
@@ -131,8 +131,8 @@ impl CpuFigures {
 }
 
 impl DeviceFigures {
-    /// Reads `io.stat`. Devices without figures are left out. Some kernels forget the end of a line,
-    /// so a device begins where its numbers stand.
+    /// Parses `io.stat`. Devices without figures are left out. Some kernels omit the end of a line,
+    /// so a device begins at its numbers.
     pub fn parse_all(text: &[u8]) -> Vec<Self> {
         let mut devices: Vec<Self> = Vec::new();
         let mut device = None;

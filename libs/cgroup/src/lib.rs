@@ -1,12 +1,12 @@
 //! Control groups, version 2 only (`Documentation/admin-guide/cgroup-v2.rst` of the kernel).
 //!
-//! In the order in which a caller meets them:
+//! In the order in which a caller needs them:
 //!
 //! - [`mount_point`]: where the hierarchy is mounted.
 //! - [`controllers`]: which controllers there are, and how the cgroups below get them.
 //! - [`Cgroup`]: one cgroup: create, open, add processes, give it to a user, freeze, kill.
 //! - [`Event`] and [`wait`]: wait until a cgroup is empty or frozen, without asking repeatedly.
-//! - [`Figures`] and [`figures`]: what it has used.
+//! - [`Figures`] and [`figures`]: its resource usage.
 //! - [`remove`]: kill what is left and remove the cgroup with those below it.
 
 pub mod controllers;

@@ -1,4 +1,4 @@
-//! Reading the figures of a cgroup and of the machine.
+//! Reads the figures of a cgroup and of the machine.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,11 +14,11 @@ use crate::figures::{
 };
 use crate::{Cgroup, CgroupError};
 
-/// Most bytes of a file that are read. The usual file has less than 4 KiB; a machine may have many
-/// devices.
+/// Largest file that is read, in bytes. A usual file has less than 4 KiB, but a machine may have
+/// many devices.
 const LARGEST: u64 = 64 << 10;
 
-/// What a cgroup and those below it have used. `None`: the cgroup does not have the controller.
+/// The usage of a cgroup and those below it. `None`: the cgroup does not have the controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Processor time, which is counted without the controller, too.
@@ -35,7 +35,7 @@ impl Figures {
     /// Reads the figures of a cgroup.
     ///
     /// # Errors
-    /// There is no such cgroup (any more).
+    /// There is no such cgroup.
     pub fn read(group: &Path) -> Result<Self, CgroupError> {
         let cgroup = Cgroup::open(group.to_owned())?;
         let directory = cgroup.directory();
@@ -85,7 +85,7 @@ fn limit_of(text: Option<Vec<u8>>) -> Limit {
     text.as_deref().and_then(limit).unwrap_or(Limit::Unlimited)
 }
 
-/// The lines of a file, as far as they fit; `None` when there is no such file.
+/// The complete lines of a file up to the limit; `None` if there is no such file.
 fn read(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {

@@ -40,7 +40,8 @@ pub enum Kind {
     Transfer,
     /// Logs, events, attached streams.
     Follow,
-    /// What containers use, again and again: each is small, and a client has one for each container.
+    /// Streams of containers' resource usage: each is small, and a client has one for each
+    /// container.
     Watch,
     /// Walks through file systems: sizes, changes, checks of images.
     Survey,

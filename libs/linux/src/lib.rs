@@ -1,7 +1,7 @@
 //! Linux's names and text formats, each in one place.
 //!
 //! - [`mountinfo`]: the mounts that a process sees, from `/proc/<pid>/mountinfo`.
-//! - [`net_dev`]: what went through network interfaces, from `/proc/<pid>/net/dev`.
+//! - [`net_dev`]: the traffic of network interfaces, from `/proc/<pid>/net/dev`.
 //! - [`capability`]: capabilities by name and as bit masks.
 //! - [`signal`]: signals by name and number.
 //! - [`notify`]: the sd_notify protocol between a supervisor and its processes.

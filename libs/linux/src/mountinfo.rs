@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// The kernel's number for it, as statx(2) tells it.
+    /// The kernel's number for it, as statx(2) returns it.
     pub id: u64,
     /// The part of the file system that is mounted; `/` for all of it.
     pub root: PathBuf,
@@ -21,9 +21,9 @@ pub struct Mount {
     pub target: PathBuf,
     /// Type of the file system: `ext4`, `cgroup2`, ….
     pub kind: String,
-    /// Mounts and unmounts below it show in its peers.
+    /// Mounts and unmounts below it appear in its peers.
     pub is_shared: bool,
-    /// Mounts and unmounts below its master show in it.
+    /// Mounts and unmounts below its master appear in it.
     pub is_slave: bool,
 }
 

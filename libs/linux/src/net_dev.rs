@@ -1,7 +1,7 @@
-//! What went through the interfaces of a network namespace, as `/proc/<pid>/net/dev` lists it
-//! (proc_pid_net(5)). A line of an unknown form is skipped.
+//! The traffic of a network namespace's interfaces, from `/proc/<pid>/net/dev` (proc_pid_net(5)). A
+//! line of an unknown form is skipped.
 
-/// What went in one direction.
+/// The traffic in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes.
@@ -19,9 +19,9 @@ pub struct Traffic {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// What came in.
+    /// Received traffic.
     pub received: Traffic,
-    /// What went out.
+    /// Sent traffic.
     pub sent: Traffic,
 }
 
@@ -34,7 +34,7 @@ pub fn parse(bytes: &[u8]) -> Vec<Interface> {
 }
 
 fn parse_line(line: &[u8]) -> Option<Interface> {
-    /// Columns of what came in; those of what went out follow.
+    /// The number of columns of received traffic; those of sent traffic follow.
     const RECEIVED: usize = 8;
     let line = String::from_utf8_lossy(line);
     let (name, figures) = line.split_once(':')?;

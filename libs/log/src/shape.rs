@@ -37,7 +37,8 @@ pub struct Selection {
     pub prefix: String,
     /// Written before each piece.
     pub header: Option<PieceHeader>,
-    /// Let a piece have several lines of one stream, for clients that do not need to separate them.
+    /// Whether a piece may contain several lines of one stream, for clients that do not need them
+    /// separately.
     pub joined: bool,
 }
 
@@ -198,7 +199,7 @@ impl Shaper {
     }
 }
 
-/// Appends bytes. musl's `memcpy`, made for large copies, takes longer for a usual line.
+/// Appends bytes. musl's `memcpy` is made for large copies and takes longer for a usual line.
 fn append(into: &mut Vec<u8>, bytes: &[u8]) {
     const LARGE: usize = 1024;
     if bytes.len() >= LARGE {

@@ -117,7 +117,7 @@ fn many_unwanted_records_do_not_block_the_caller() {
     let found = batches(&path, nothing);
     assert!(found.len() > 2 && found.len() < 6, "{}", found.len());
     assert!(found.iter().all(|batch| batch.bytes.is_empty()));
-    // A line without end comes in pieces, and batches have a bound.
+    // An endless line comes in pieces, and batches are limited.
     let found = batches(&path, both());
     assert!(found.iter().all(|batch| batch.bytes.len() < 300 << 10));
     let pieces = found.iter().flat_map(|batch| &batch.pieces);

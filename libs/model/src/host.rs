@@ -121,21 +121,21 @@ impl Default for ImagesConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
-    /// Seconds between the stop signal and the kill signal, when a client does not say; 10.
+    /// Seconds between the stop signal and SIGKILL, unless a client sets them; 10.
     pub stop_timeout: u32,
-    /// Bytes after which a container's log file is rotated, when a client does not say.
+    /// Size in bytes at which a container's log file is rotated, unless a client sets it.
     pub log_max_size: u64,
-    /// How many log files of a container are kept, when a client does not say.
+    /// How many log files of a container are kept, unless a client sets it.
     pub log_max_files: u32,
-    /// Run a small init as the first process of containers, when a client does not say; false.
+    /// Whether containers get a small init as their first process, unless a client chooses; false.
     pub init: bool,
     /// Directories in which vendors describe devices (CDI). Later ones have priority.
     pub cdi_directories: Vec<PathBuf>,
-    /// `[engine.user_namespaces]`: who the users of containers are on the host.
+    /// `[engine.user_namespaces]`: the users of the host to which users of containers are mapped.
     pub user_namespaces: UserNamespacesConfig,
-    /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may ask for by name.
+    /// `[engine.runtimes.NAME]`: further OCI runtimes that clients may select by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
-    /// `[engine.networks]`: networks of containers.
+    /// `[engine.networks]`: container networks.
     pub networks: NetworksConfig,
 }
 
@@ -145,8 +145,8 @@ pub struct EngineConfig {
 pub struct NetworksConfig {
     /// The link of the default bridge network; `none`: there is no such network.
     pub bridge: String,
-    /// Its address with prefix length, such as `172.17.0.1/16`; without one, the first subnet of the
-    /// pools that is free.
+    /// Its address with prefix length, such as `172.17.0.1/16`; without one, the first free subnet
+    /// of the pools.
     pub address: Option<String>,
     /// Its IPv6 address with prefix length. With one, containers in it have IPv6, too.
     pub address_ipv6: Option<String>,
@@ -159,9 +159,9 @@ pub struct NetworksConfig {
     pub mtu: Option<u32>,
     /// Whether its containers reach each other; true.
     pub inter_container: bool,
-    /// The host's address at which ports are published that name none; all of them.
+    /// The host's address for published ports that name none; the default is all addresses.
     pub publish_address: Option<IpAddr>,
-    /// Where networks get subnets that name none; Docker's own pools when there are none.
+    /// The pools of automatic subnets; the default is Docker's pools.
     pub address_pools: Vec<AddressPool>,
     /// Name servers of containers that name none; the host's.
     pub nameservers: Vec<IpAddr>,
@@ -221,15 +221,15 @@ impl Default for NetworksConfig {
 pub struct UserNamespacesConfig {
     /// Give containers a user namespace unless a client says `--userns=host`; false.
     pub enabled: bool,
-    /// The user and group of the host that root in such a container is; 100000. Nobody else may have
-    /// the ids from there on.
+    /// The user and group of the host to which root in such a container is mapped; 100000. Nothing
+    /// else may use the ids from there on.
     pub base: u32,
     /// How many users and groups there are in such a container; 65536.
     pub size: u32,
 }
 
 impl UserNamespacesConfig {
-    /// The users of containers for which a client says nothing; `None`: those of the host.
+    /// The default user range of containers; `None`: the host's users.
     pub fn range(&self) -> Option<UserRange> {
         let Self {
             enabled,

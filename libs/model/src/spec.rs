@@ -82,7 +82,7 @@ pub struct ContainerSpec {
     /// Device nodes of the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceSpec>,
-    /// Devices that documents on the host describe, by their full names: `vendor.com/class=device`.
+    /// Vendors' devices (CDI), by their full names: `vendor.com/class=device`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub described_devices: Vec<String>,
     /// Ports on which it serves. They are not open to anybody outside its network by that alone.
@@ -98,7 +98,7 @@ pub struct ContainerSpec {
     /// Publish every exposed port that is not in `published_ports`, at any port of the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub publish_exposed: bool,
-    /// Devices that it may use in addition to those that it has nodes of.
+    /// Devices that it may use in addition to those with nodes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device_rules: Vec<DeviceRule>,
     /// Its rights and restrictions.
@@ -295,8 +295,8 @@ pub struct NamespaceSpec {
     /// Processes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pid: NamespaceMode,
-    /// Users: who those of the container are on the host; `None`: those of the host. With a donor of
-    /// another namespace, that one's user namespace is joined, which must have the same users.
+    /// The user range of the container; `None`: the host's users. With a donor of another
+    /// namespace, the donor's user namespace is joined, which must have the same users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<UserRange>,
     /// Other containers whose namespaces it joins.
@@ -380,7 +380,7 @@ pub struct NameSpec {
     /// Additional lines of /etc/hosts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hosts: Vec<HostsEntry>,
-    /// Names in /etc/hosts that lead to the host itself.
+    /// Names in /etc/hosts for the host itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names_of_host: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Users of a container, and who they are on the host.
+//! The mapping of a container's users to users of the host.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 /// do not exist inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserRange {
-    /// Who root is outside.
+    /// The host's id of the container's root.
     pub base: u32,
-    /// How many there are.
+    /// The number of ids.
     pub size: u32,
 }
 
 impl UserRange {
-    /// Who an id of the container is on the host.
+    /// Translates an id of the container to the host's.
     pub fn outside(self, id: u32) -> Option<u32> {
         match id < self.size {
             true => self.base.checked_add(id),
@@ -21,12 +21,12 @@ impl UserRange {
         }
     }
 
-    /// Who an id of the host is in the container.
+    /// Translates an id of the host to the container's.
     pub fn inside(self, id: u32) -> Option<u32> {
         id.checked_sub(self.base).filter(|id| *id < self.size)
     }
 
-    /// Whether the kernel takes it: there is somebody, and the last one is not its "nobody"
+    /// Whether the kernel accepts the range: it is not empty, and does not contain the invalid id
     /// (`-1`).
     pub fn is_valid(self) -> bool {
         self.size > 0 && self.base.checked_add(self.size).is_some()

@@ -18,7 +18,7 @@ pub(crate) struct Pace {
     came: u64,
 }
 
-/// Why a body is not waited for any longer.
+/// Why the wait for a body was ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stalled {
     #[error("no bytes arrived for {} s", time.as_secs_f32())]

@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::options::RegistryOptions;
 
-/// Why TLS can't be set up on this side.
+/// Why TLS can't be configured on this side.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     #[error("cannot read {}: {source}", path.display())]

@@ -149,7 +149,7 @@ pub enum Request {
         process: serde_json::Value,
         /// Milliseconds from the execution of its command.
         limit: u64,
-        /// Bytes of output that are kept, from the beginning; at most [`MAX_PROBE_OUTPUT`].
+        /// How many bytes from the beginning of the output are kept; at most [`MAX_PROBE_OUTPUT`].
         output: u32,
     },
     /// Report the state of all sessions. Answer: [`Response::Executions`]. Ended sessions may be
@@ -194,7 +194,7 @@ pub enum Response {
     },
     /// The answer to [`Request::Probe`].
     Probed {
-        /// Exit code; `None` when its time was over.
+        /// Exit code; `None` if its time limit has passed.
         code: Option<i32>,
         /// The beginning of its standard output and standard error, in the order of arrival. Bytes
         /// that are not UTF-8 are replaced.

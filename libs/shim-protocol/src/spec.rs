@@ -37,7 +37,7 @@ pub struct ShimSpec {
     /// cgroup v2 path, relative to the mount, for the shim itself (`/keelson/shim`); made when
     /// it does not exist. `None`: the shim stays where it was started.
     pub shim_cgroup: Option<String>,
-    /// Another runtime that makes the container; `None`: the shim does.
+    /// Another runtime that creates the container; `None`: the shim does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<OtherRuntime>,
 }

@@ -187,11 +187,11 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// A packet socket that only sends, to one link. It receives nothing at any time, so it costs
-/// nothing while it is open.
+/// A packet socket that only sends, to one link. It never receives anything, so it costs nothing
+/// while it is open.
 ///
-/// Closing it waits until no processor looks at it any more (an RCU grace period, which can be
-/// milliseconds): close it where nobody waits.
+/// Closing it waits for an RCU grace period, which can take milliseconds, so close it where nobody
+/// waits.
 #[derive(Debug)]
 pub struct PacketSender {
     fd: OwnedFd,
@@ -232,7 +232,7 @@ impl PacketSender {
     }
 }
 
-/// Attaches a filter to a socket: messages that it does not let pass are not received.
+/// Attaches a filter to a socket, which drops messages that do not pass.
 ///
 /// # Errors
 /// EINVAL when the filter is wrong.

@@ -1,5 +1,4 @@
-//! User namespaces that nobody is in: for mounts that show owners otherwise, and for containers to
-//! enter.
+//! User namespaces without a process: for id-mapped mounts, and for containers to enter.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,12 +13,12 @@ use crate::sandbox;
 
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 
-/// Why there is no user namespace.
+/// Why no user namespace was created.
 #[derive(Debug)]
 pub enum MakeError {
-    /// The kernel made none.
+    /// The kernel has refused to create one.
     Clone(Errno),
-    /// A map was not taken: `uid_map` or `gid_map`.
+    /// The kernel has refused a map: `uid_map` or `gid_map`.
     Map(&'static str, std::io::Error),
     /// It can't be opened.
     Open(Errno),
@@ -37,11 +36,11 @@ impl std::fmt::Display for MakeError {
 
 impl std::error::Error for MakeError {}
 
-/// Makes a user namespace with these maps (user_namespaces(7): lines of `inside outside count`). Only
-/// the descriptor keeps it.
+/// Creates a user namespace with these maps (user_namespaces(7): lines of `inside outside count`).
+/// It exists only while the descriptor is open.
 ///
-/// A process is needed to make one, and is gone when this returns. So the maps are complete before
-/// anything is in the namespace.
+/// This needs a process, which has ended when this returns. So the maps are complete before any
+/// process is in the namespace.
 pub fn make(uid_map: &str, gid_map: &str) -> Result<OwnedFd, MakeError> {
     let request = CloneRequest {
         namespaces: CLONE_NEWUSER,
@@ -53,7 +52,8 @@ pub fn make(uid_map: &str, gid_map: &str) -> Result<OwnedFd, MakeError> {
     let cloned = unsafe { clone3(&request) }.map_err(MakeError::Clone)?;
     let (pid, pidfd) = match cloned {
         Cloned::Child => loop {
-            // It is killed. That its parent was killed before is unlikely, but then it must end.
+            // The parent kills it. In the unlikely case that the parent was killed before, it must
+            // end by itself.
             if sandbox::die_with_parent().is_err() || nix::unistd::getppid() != own {
                 exit_now(1);
             }

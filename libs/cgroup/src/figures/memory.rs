@@ -2,7 +2,7 @@
 
 use super::pairs;
 
-/// The names whose figures are kept, sorted.
+/// The names of the stored figures, sorted.
 const NAMES: [&str; 33] = [
     "active_anon",
     "active_file",
@@ -62,7 +62,7 @@ impl MemoryDetails {
         NAMES.into_iter().zip(self.0)
     }
 
-    /// The figure of a name; 0 when it is not kept.
+    /// The figure of a name; 0 if it is not stored.
     pub fn get(&self, name: &str) -> u64 {
         let found = NAMES.binary_search(&name).ok();
         found

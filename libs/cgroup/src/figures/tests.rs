@@ -35,7 +35,7 @@ fn memory() {
     assert_eq!(details.get("inactive_file"), 2_703_360);
     assert_eq!(details.get("slab"), 998_640);
     assert_eq!(details.get("workingset_refault_file"), 4);
-    // Not given by this kernel, and not kept.
+    // A figure that this kernel lacks, and one that is not stored.
     assert_eq!(details.get("pglazyfree"), 0);
     assert_eq!(details.get("zswap"), 0);
     assert_eq!(details.get("total_inactive_file"), 0);

@@ -110,7 +110,7 @@ pub enum PidsLimit {
     AtMost(u64),
 }
 
-/// Reading from and writing to block devices.
+/// Limits of block devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IoLimits {
@@ -122,7 +122,7 @@ pub struct IoLimits {
     pub devices: Vec<DeviceIo>,
 }
 
-/// How much of a block device a container may use.
+/// The limits of one block device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceIo {
@@ -131,16 +131,16 @@ pub struct DeviceIo {
     /// Relative weight, 10 to 1000.
     #[serde(skip_serializing_if = "is_default")]
     pub weight: Option<u16>,
-    /// Bytes that are read in a second.
+    /// Bytes read per second.
     #[serde(skip_serializing_if = "is_default")]
     pub read_bytes: Option<u64>,
-    /// Bytes that are written in a second.
+    /// Bytes written per second.
     #[serde(skip_serializing_if = "is_default")]
     pub written_bytes: Option<u64>,
-    /// Reads in a second.
+    /// Reads per second.
     #[serde(skip_serializing_if = "is_default")]
     pub reads: Option<u64>,
-    /// Writes in a second.
+    /// Writes per second.
     #[serde(skip_serializing_if = "is_default")]
     pub writes: Option<u64>,
 }

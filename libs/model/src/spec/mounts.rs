@@ -33,7 +33,7 @@ pub struct VolumeMount {
     pub target: PathBuf,
     /// The volume's name. Empty in a request for an anonymous one; the engine generates a name.
     pub name: String,
-    /// Whether it was made for this container, without a name.
+    /// Whether it is anonymous and was created for this container.
     #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous: bool,
     /// Nothing may be written.
@@ -85,9 +85,9 @@ pub struct BindMount {
     /// Whether later mounts and unmounts propagate from or to the host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Propagation,
-    /// In a container with users of its own, files belong to those that the disk says, seen from
-    /// inside: it is the engine's own directory. Otherwise the disk says users of the host. Not kept:
-    /// the engine knows what is its own.
+    /// In a container with a user namespace: whether the owners on the disk are the container's
+    /// ids, because it is the engine's own directory. Otherwise they are the host's ids. Not
+    /// stored: the engine knows its own directories.
     #[serde(skip)]
     pub mapped: bool,
 }

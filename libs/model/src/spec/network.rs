@@ -20,13 +20,13 @@ pub struct ConnectionSpec {
     /// Other names of the container in the network.
     #[serde(default, skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
-    /// Names for other containers that only this one uses.
+    /// Names for other containers that only this one knows (links).
     #[serde(default, skip_serializing_if = "is_default")]
     pub links: Vec<ContainerLink>,
     /// Its IPv4 address; `None`: any free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<Ipv4Addr>,
-    /// Its IPv6 address; `None`: any free one, when the network has IPv6.
+    /// Its IPv6 address; `None`: any free one, if the network has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
     /// Additional link-local addresses.
@@ -45,8 +45,8 @@ pub struct ConnectionSpec {
     /// interface's name: `net.ipv4.conf.IFNAME.log_martians`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,
-    /// Further options for the network's driver, which mean nothing to the drivers that there are. They
-    /// are kept for clients.
+    /// Further options for the network's driver, which no present driver uses. They are stored for
+    /// clients.
     #[serde(default, skip_serializing_if = "is_default")]
     pub options: BTreeMap<String, String>,
 }

@@ -13,7 +13,7 @@ pub struct StartOrder {
     /// Other services of the same group.
     #[serde(default, skip_serializing_if = "is_default")]
     pub after_services: Vec<String>,
-    /// Those of them whose containers should be healthy then, not only started.
+    /// Those of them whose containers must be healthy, not only started.
     #[serde(default, skip_serializing_if = "is_default")]
     pub healthy_services: Vec<String>,
     /// Containers by identifier or name.

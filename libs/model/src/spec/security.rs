@@ -19,7 +19,7 @@ pub struct SecuritySpec {
     /// Its filter of system calls.
     #[serde(default, skip_serializing_if = "is_default")]
     pub system_calls: SystemCallFilter,
-    /// What AppArmor confines it to.
+    /// Its AppArmor profile.
     #[serde(default, skip_serializing_if = "is_default")]
     pub apparmor: AppArmor,
     /// No program gains privileges by being executed (`set-user-ID`, file capabilities).
@@ -68,12 +68,12 @@ pub enum SystemCallFilter {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AppArmor {
-    /// The engine's own, where the host has AppArmor; none for a privileged container.
+    /// The engine's own profile, if the host has AppArmor; none for a privileged container.
     #[default]
     Usual,
     /// None.
     Unconfined,
-    /// One of this name, which must be loaded when the container starts.
+    /// The profile of this name, which must be loaded when the container starts.
     Named(String),
 }
 
