@@ -1,4 +1,4 @@
-//! What the child and its parent say to each other while the container is made.
+//! The messages between the child and its parent while the container is created.
 //!
 //! One message is one packet of a socket pair: a byte for its kind, then text. The child's end is
 //! close-on-exec, so the parent reads end of file when the command was executed.

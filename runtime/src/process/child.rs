@@ -49,7 +49,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What the parent process did for a child inside a user namespace.
+/// What the parent process has prepared for a child inside a user namespace.
 pub(crate) struct Prepared<'a> {
     /// The root mount, not attached anywhere yet.
     pub(crate) root: OwnedFd,
@@ -98,7 +98,7 @@ fn await_start(plan: &Plan<'_>, channel: &Channel) -> Option<Option<Channel>> {
     }
 }
 
-/// What the last steps need.
+/// The input of the last steps.
 struct Ready {
     command: Command,
     /// The container's procfs, if settings are still to be written to it.

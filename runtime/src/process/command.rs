@@ -1,4 +1,4 @@
-//! Finding and executing the container's command.
+//! Finds and executes the container's command.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -19,7 +19,7 @@ pub(crate) struct Command {
     environment: Vec<CString>,
 }
 
-/// Where commands are looked for when the environment has no PATH.
+/// The directories that are searched if the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Finds the command in the container's root, as the container's user, relative to the working

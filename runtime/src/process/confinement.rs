@@ -1,4 +1,4 @@
-//! What a container's first process and an additional one have in common: how they are run, and the
+//! What a container's first process and an additional one have in common: their settings, and the
 //! last steps before the command.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ use crate::sandbox::{paths, shared};
 use crate::seccomp::Filter;
 use crate::spec::{GROUPS_ANNOTATION, NamespaceKind, Process, Spec, mappings};
 
-/// What the caller says about a process in a container, for the first one and for additional ones.
+/// The caller's request for a process in a container, for the first one and for additional ones.
 pub(crate) struct Asked<'a> {
     /// The container's identifier.
     pub(crate) id: &'a str,
@@ -37,7 +37,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) preserved: u32,
 }
 
-/// How a process is to be run, computed before the clone.
+/// The settings of a process, computed before the clone.
 pub(crate) struct Confinement<'a> {
     pub(crate) id: &'a str,
     pub(crate) bundle: &'a Path,
@@ -59,7 +59,7 @@ pub(crate) struct Confinement<'a> {
 }
 
 impl<'a> Confinement<'a> {
-    /// A process as it was asked for, with its compiled filter and its capabilities.
+    /// The requested process, with its compiled filter and its capabilities.
     pub(crate) fn new(
         asked: Asked<'a>,
         process: &'a Process,
@@ -84,7 +84,7 @@ impl<'a> Confinement<'a> {
         })
     }
 
-    /// What hooks and agents are told about the container.
+    /// What hooks and agents learn about the container.
     pub(crate) fn subject(&self) -> Subject<'a> {
         Subject::new(self.id, self.spec, self.bundle)
     }

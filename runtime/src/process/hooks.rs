@@ -39,7 +39,7 @@ const fn status_at(kind: HookKind) -> OciStatus {
     }
 }
 
-/// What hooks are told about a container.
+/// What hooks learn about a container.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) oci_version: &'a str,
@@ -112,9 +112,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The same in a process of their own: a hook without a time-out may take as long as it likes, and
-/// a shim must serve others meanwhile. Returns the process, a child of the caller that ends with
-/// the last hook.
+/// The same in a separate process: a hook without a time-out may take any time, and a shim must
+/// serve others meanwhile. Returns the process, a child of the caller that ends with the last hook.
 pub(crate) fn in_background(
     subject: Subject<'_>,
     kind: HookKind,
@@ -250,7 +249,7 @@ impl Output {
     }
 }
 
-/// How a program ended, in the words that callers know from runc.
+/// How a program ended, as runc reports it.
 fn describe(status: std::process::ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -292,7 +291,7 @@ fn wait_within(
         poll.extend(readers.map(|reader| nix::poll::PollFd::new(reader.as_fd(), input)));
         let timeout = match left {
             None => nix::poll::PollTimeout::NONE,
-            // Rounded up, so that it does not come back just before the time is over.
+            // Round up, so that the wait does not end just before the deadline.
             Some(left) => u16::try_from(left.as_millis() + 1)
                 .unwrap_or(u16::MAX)
                 .into(),

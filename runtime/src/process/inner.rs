@@ -1,10 +1,10 @@
-//! Making a container's first process inside a user namespace.
+//! Creates a container's first process inside a user namespace.
 //!
-//! A copy of the runtime, still with the rights of the host, joins the other namespaces that exist
-//! already. It does everything that needs these rights: the root, bind mounts from the host, file
-//! systems of namespaces that the user namespace does not own, raised limits. Then it enters the
-//! user namespace and clones the first process into new namespaces, which therefore belong to the
-//! user namespace. The first process is a child of the runtime. The copy then ends.
+//! A copy of the runtime, still with the host's privileges, joins the other existing namespaces. It
+//! does everything that needs these rights: the root, bind mounts from the host, file systems of
+//! namespaces that the user namespace does not own, raised limits. Then it enters the user
+//! namespace and clones the first process into new namespaces, which therefore belong to the user
+//! namespace. The first process is a child of the runtime. The copy then ends.
 
 use std::os::fd::AsFd;
 

@@ -4,7 +4,7 @@ use keelson_sys::sandbox;
 
 use crate::failure::{Failure, Step};
 
-/// Which program keeps a container's process, and what follows from that.
+/// Which program keeps a container's process, with the consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeper {
     /// A shim, which is the process's parent. It serves other requests meanwhile. The process ends
@@ -26,7 +26,7 @@ impl Keeper {
         }
     }
 
-    /// Whether the process must not go on when its keeper has ended meanwhile.
+    /// Whether the process must end if its keeper has ended meanwhile.
     pub(crate) const fn is_parent(self) -> bool {
         matches!(self, Self::Shim)
     }
@@ -36,12 +36,12 @@ impl Keeper {
         matches!(self, Self::Caller)
     }
 
-    /// Whether hooks run in a process of their own, because the keeper must not wait for them.
+    /// Whether hooks run in a separate process, because the keeper must not wait for them.
     pub(crate) const fn serves_others(self) -> bool {
         matches!(self, Self::Shim)
     }
 
-    /// Whether the process that makes the container has the groups of the caller who asked for it.
+    /// Whether the process that creates the container has the groups of the requesting caller.
     pub(crate) const fn has_groups_to_keep(self) -> bool {
         matches!(self, Self::Caller)
     }

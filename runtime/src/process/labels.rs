@@ -52,7 +52,7 @@ fn has_selinux() -> bool {
     rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|status| status.f_type as u64 == SELINUX_MAGIC)
 }
 
-/// Whether there is something to [`set`].
+/// Whether [`set`] has something to do.
 pub(crate) fn any(process: &Process) -> bool {
     given(&process.apparmor_profile).is_some() || given(&process.selinux_label).is_some()
 }

@@ -47,7 +47,7 @@ fn set(number: u32, index: usize, limit: &Rlimit) -> Result<(), Failure> {
     })
 }
 
-/// Judges the limits' names.
+/// Checks the limits' names.
 pub(crate) fn check(limits: &[Rlimit]) -> Result<(), Failure> {
     for (index, limit) in limits.iter().enumerate() {
         number_of(index, limit)?;
@@ -63,8 +63,8 @@ pub(crate) fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Raises hard limits to the values asked for, which needs rights of the host. When the set-up is
-/// done, [`set_limits`] only has to lower limits.
+/// Raises hard limits to the requested values, which needs privileges on the host. When the set-up
+/// is done, [`set_limits`] only has to lower limits.
 pub(crate) fn raise(limits: &[Rlimit]) -> Result<(), Failure> {
     for (index, limit) in limits.iter().enumerate() {
         let number = number_of(index, limit)?;

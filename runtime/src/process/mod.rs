@@ -1,5 +1,5 @@
-//! Making the container's first process: the parent's part, the child's part, and the messages
-//! between them; and additional processes in the container.
+//! Creates the container's first process: the parent's part, the child's part, and the messages
+//! between them. Also creates additional processes in the container.
 
 pub(crate) mod capabilities;
 pub(crate) mod channel;

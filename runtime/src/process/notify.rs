@@ -1,4 +1,4 @@
-//! Handing the listener of a seccomp filter (`SCMP_ACT_NOTIFY`) over to an agent of the caller's.
+//! Passes the listener of a seccomp filter (`SCMP_ACT_NOTIFY`) to the caller's agent.
 //!
 //! The runtime makes the connection, because the path is valid on the host. The message is sent
 //! from inside, by the first system call after the filter was installed.

@@ -1,4 +1,4 @@
-//! Making children in another pid namespace.
+//! Creates children in another pid namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::failure::{Failure, Step};
 use crate::sandbox::userns;
 
-/// The way back from a pid namespace that was entered for making children.
+/// The way back from a pid namespace that was entered to create children.
 pub(super) struct PidNamespace(OwnedFd);
 
 impl PidNamespace {

@@ -48,7 +48,7 @@ fn refused(member: &str, reason: &str) -> Failure {
     Failure::invalid(format!("process.{member}: {reason}"))
 }
 
-/// Judges what a process says about scheduling.
+/// Checks the scheduling settings of a process.
 pub(crate) fn check(process: &Process) -> Result<(), Failure> {
     if let Some(scheduler) = &process.scheduler {
         attributes(scheduler)?;

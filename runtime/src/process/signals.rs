@@ -1,4 +1,4 @@
-//! What a program expects of signals when it is executed.
+//! The signal state that a program expects when it is executed.
 
 use keelson_sys::clone;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};

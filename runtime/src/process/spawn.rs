@@ -1,4 +1,4 @@
-//! The parent's steps up to a container whose command waits to be executed.
+//! The parent's steps, until the container's command waits for its execution.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -24,10 +24,10 @@ use crate::sandbox::userns::{self, MountMaps};
 use crate::seccomp;
 use crate::spec::{HookKind, NamespaceKind, Spec};
 
-/// How long a process that is given up may take to unmount, in milliseconds.
+/// How long an abandoned process may take to unmount, in milliseconds.
 const LAST_STEPS: u16 = 10_000;
 
-/// What a container is made from.
+/// The input for a container.
 pub(crate) struct Request<'a> {
     /// Settings of any process in the container.
     pub(crate) common: Asked<'a>,
@@ -54,12 +54,12 @@ pub(crate) struct Container {
     pub(crate) channel: Channel,
     /// The master end of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
-    /// What does not disappear with the process.
+    /// What remains after the process.
     pub(crate) shared: Option<Shared>,
 }
 
 impl Container {
-    /// Ends a container that was made but that the caller can't use. Nothing of it is left.
+    /// Ends a container that was created but that the caller can't use. Nothing of it remains.
     pub(crate) fn discard(&self, subject: Subject<'_>, spec: &Spec, keeper: Keeper) {
         let _ = end(self.pid, &self.pidfd);
         if let Some(cgroup) = &self.cgroup {
@@ -87,7 +87,7 @@ fn collect(pid: i32) -> nix::Result<WaitStatus> {
     }
 }
 
-/// Makes a container. When that fails, nothing of it is left.
+/// Creates a container. A failure leaves nothing of it.
 pub(crate) fn create(request: Request<'_>) -> Result<Container, Failure> {
     let (spec, keeper) = (request.common.spec, request.common.keeper);
     let subject = Subject::new(request.common.id, spec, request.common.bundle);
@@ -261,7 +261,7 @@ fn clone_and_wait(
     }
 }
 
-/// What is left of the container when its processes are gone.
+/// What remains of the container after its processes.
 fn shared_by(plan: &child::Plan<'_>, pid: i32) -> Result<Option<Shared>, Failure> {
     match plan.rootfs {
         Rootfs::Directory { path } => Shared::of(plan.common.spec, path, pid),

@@ -1,4 +1,4 @@
-//! What `/proc/PID/stat` says about a process.
+//! Parses `/proc/PID/stat`.
 
 use rustix::fs::{Mode, OFlags};
 
