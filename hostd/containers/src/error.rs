@@ -13,6 +13,7 @@ use keelson_model::error::ErrorKind;
 use keelson_oci::digest::DigestError;
 use keelson_shim_protocol::{FailReason, Response, exit_code};
 use keelson_store::StoreError;
+use keelson_sys::userns::MakeError;
 
 use crate::copy_error::CopyError;
 use crate::refused::Refused;
@@ -183,9 +184,14 @@ pub enum EngineError {
     /// The shim's answer does not belong to the request.
     #[error("exec: unexpected answer of the shim: {0:?}")]
     UnexpectedAnswer(Box<Response>),
-    /// An inconsistency of our own.
-    #[error("{0}")]
-    Internal(String),
+    /// The user namespace for an id-mapped mount could not be created.
+    #[error("users of a container ({map}): {source}")]
+    UserMap {
+        /// The map: `inside outside count`.
+        map: String,
+        /// The kernel's answer.
+        source: MakeError,
+    },
 }
 
 impl EngineError {
@@ -265,7 +271,7 @@ impl EngineError {
             | Self::VolumeNotMounted { .. }
             | Self::NoThread(_)
             | Self::UnexpectedAnswer(_)
-            | Self::Internal(_) => ErrorKind::Internal,
+            | Self::UserMap { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -36,9 +36,10 @@ impl IdMap {
     fn new(map: &str) -> Result<Self, EngineError> {
         match userns::make(map, map) {
             Ok(made) => Ok(Self(made)),
-            Err(error) => Err(EngineError::Internal(format!(
-                "users of a container ({map}): {error}"
-            ))),
+            Err(source) => Err(EngineError::UserMap {
+                map: map.to_owned(),
+                source,
+            }),
         }
     }
 

@@ -186,12 +186,9 @@ impl Inner {
         let layers = match &snapshot.spec.root {
             RootSpec::System { path, .. } => self.images.system_image(path, &snapshot.name)?,
             RootSpec::Image { id, .. } => {
-                let id = id.parse().map_err(|error| {
-                    EngineError::Internal(format!(
-                        "container {}: image identifier {id:?}: {error}",
-                        snapshot.id
-                    ))
-                })?;
+                let id = id
+                    .parse()
+                    .map_err(EngineError::image_id(&snapshot.id, id))?;
                 self.images.mount(&id)?
             }
         };
@@ -332,9 +329,7 @@ fn log(snapshot: &Snapshot, defaults: &EngineConfig) -> LogFiles {
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), EngineError> {
-    let bytes = serde_json::to_vec(value).map_err(|error| {
-        EngineError::Internal(format!("{}: not serializable: {error}", path.display()))
-    })?;
+    let bytes = serde_json::to_vec(value).map_err(EngineError::json(path))?;
     write(path, &bytes)
 }
 

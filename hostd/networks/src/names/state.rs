@@ -96,7 +96,7 @@ impl Inner {
         ports: Option<Ports>,
     ) -> io::Result<Sockets> {
         let (inner, id) = (self.clone(), id.to_owned());
-        let opening = tokio::task::spawn_blocking(move || (inner.reopen)(&id, ports));
+        let opening = keelson_blocking::blocking(move || (inner.reopen)(&id, ports));
         opening.await.map_err(io::Error::other)?
     }
 }
