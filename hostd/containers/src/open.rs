@@ -126,12 +126,12 @@ impl Engine {
         self.shutdown_scope(Scope::User, USER_STOP_SHARE).await;
         self.shutdown_scope(Scope::System, SYSTEM_STOP_SHARE).await;
         let inner = Arc::clone(&self.inner);
-        let _ = tokio::task::spawn_blocking(move || inner.init.clear()).await;
+        let _ = keelson_blocking::blocking(move || inner.init.clear()).await;
         self.inner.networks.close().await;
         let parent = self.inner.cgroup_parent.clone();
         if let Some(mount) = self.inner.facts.cgroup_mount.clone() {
             let removal = move || host::remove_cgroups(&mount, &parent);
-            let _ = tokio::task::spawn_blocking(removal).await;
+            let _ = keelson_blocking::blocking(removal).await;
         }
     }
 }
@@ -273,7 +273,7 @@ impl Inner {
             self.unmount_unused_volumes();
             // Search now: later there are shims of new containers, too.
             if let Err(error) = self.end_strays(&known) {
-                tracing::error!(%error, "shims without a container not looked for");
+                tracing::error!(%error, "shims without a container were not searched");
             }
         });
         // Slow shims are awaited while the engine already serves.
