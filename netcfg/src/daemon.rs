@@ -178,7 +178,7 @@ impl Daemon {
             }
         }
         self.notifier.send(&Notification::Stopping);
-        info!("stopped; the network stays as it is");
+        info!("stopped; the network is not changed");
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Daemon {
                 if finished {
                     warn!(link = %name, "the DHCP client ended unexpectedly and is started again");
                 } else if exists && wanted.is_none() {
-                    info!(link = %name, "DHCP is not wanted any more");
+                    info!(link = %name, "DHCP is switched off for the link");
                     running.client.release().await;
                     forget(&self.leases, &name);
                 }

@@ -98,7 +98,7 @@ impl Inner {
                 },
                 Err(error) => error,
             };
-            tracing::debug!(id = container.id, %error, "what became of a container is not known");
+            tracing::debug!(id = container.id, %error, "the state of a container is unknown");
             self.handle(container, Event::NoAnswer, None).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST);

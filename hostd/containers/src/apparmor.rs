@@ -117,7 +117,7 @@ pub fn warning(host: &AppArmorState) -> Option<String> {
     match host {
         AppArmorState::Off | AppArmorState::Usual { problem: None } => None,
         AppArmorState::NoProfile => Some(format!(
-            "WARNING: AppArmor does not confine containers: no profile {NAME} is loaded, and {POLICY} is not there"
+            "WARNING: AppArmor does not confine containers: no profile {NAME} is loaded, and {POLICY} is missing"
         )),
         AppArmorState::Usual {
             problem: Some(problem),

@@ -236,7 +236,7 @@ fn read(run: &Path, id: &str) -> Option<Health> {
     match document::read::<HealthDocument>(&run.join(FILE)) {
         Ok(kept) => kept.map(|kept| kept.health),
         Err(error) => {
-            tracing::warn!(id, %error, "health of before is not known");
+            tracing::warn!(id, %error, "earlier health is unknown");
             None
         }
     }

@@ -109,7 +109,7 @@ impl Inner {
         let late = |what: &str, limit: Duration| {
             tracing::warn!(
                 id = container.id,
-                "those that it is to be started after are not {what} within {} s; it is started now",
+                "the containers before it are not {what} within {} s; it starts now",
                 limit.as_secs()
             );
         };

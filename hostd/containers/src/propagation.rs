@@ -53,10 +53,7 @@ fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), Engin
         .map_err(|error| EngineError::io("stat", &whole)(error.into()))?;
     let carrier = known.iter().find(|mount| mount.id == status.stx_mnt_id);
     let carrier = carrier.ok_or_else(|| {
-        EngineError::Invalid(format!(
-            "path {}: the mount that it is on is not known",
-            source.display()
-        ))
+        EngineError::Invalid(format!("path {}: its mount is unknown", source.display()))
     })?;
     judge(source, wanted, carrier)
 }

@@ -75,7 +75,7 @@ impl Places {
     ) -> Result<PathBuf, EngineError> {
         let whole = root.join(subpath);
         let failed = |error: rustix::io::Errno| {
-            EngineError::io("find in what is mounted", &whole)(error.into())
+            EngineError::io("find in the mounted volume", &whole)(error.into())
         };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())

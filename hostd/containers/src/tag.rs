@@ -92,7 +92,7 @@ fn parse(tag: &str) -> Result<Vec<Part<'_>>, EngineError> {
             ".DaemonName" => Property::DaemonName,
             _ => {
                 return Err(EngineError::Invalid(format!(
-                    "log-opt tag {tag:?}: {{{{{inside}}}}} is not known; there are .ID, .FullID, .Name, .ImageName, .ImageID, .ImageFullID, .Command and .DaemonName"
+                    "log-opt tag {tag:?}: {{{{{inside}}}}} is unknown; use .ID, .FullID, .Name, .ImageName, .ImageID, .ImageFullID, .Command and .DaemonName"
                 )));
             }
         };

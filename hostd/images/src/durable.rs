@@ -15,7 +15,7 @@ const MAX_OBJECTS: usize = 128;
 /// is synchronised only if listing the objects costs too much: on a busy machine that may mean
 /// gigabytes of other programs' data.
 pub(crate) fn sync(root: &Path, paths: Vec<PathBuf>) -> Result<(), ImageError> {
-    match gather(paths).map_err(ImageError::io("look for what is to be synced in", root))? {
+    match gather(paths).map_err(ImageError::io("list the objects to synchronise in", root))? {
         Some(objects) => objects.flush(),
         None => File::open(root)
             .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))

@@ -110,7 +110,7 @@ async fn failing_servers_leave_nothing() {
         ("astray", "without a valid address", ErrorKind::Unavailable),
         ("nowhere", "without a valid address", ErrorKind::Unavailable),
         ("cut", "the connection broke", ErrorKind::Unavailable),
-        ("stall", "no bytes came", ErrorKind::Unavailable),
+        ("stall", "no bytes arrived", ErrorKind::Unavailable),
         ("huge", "bytes that are accepted", ErrorKind::InvalidInput),
         ("text", "tar header", ErrorKind::InvalidInput),
         ("endless", "bytes", ErrorKind::InvalidInput),

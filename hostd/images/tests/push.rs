@@ -285,7 +285,7 @@ fn tricks() -> Vec<Trick> {
             "a place without TLS elsewhere",
             all,
             |seen| begin(seen, Some("http://registry.invalid/upload")),
-            "by plain HTTP",
+            "to plain HTTP",
         ),
         (
             "always busy",

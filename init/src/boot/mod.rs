@@ -146,7 +146,7 @@ fn await_configuration_modules(output: Option<ChildStdout>) -> Vec<String> {
     let timeout = PollTimeout::try_from(MODULES_LIMIT).unwrap_or(PollTimeout::MAX);
     if matches!(poll(&mut descriptors, timeout), Ok(0)) {
         return vec![format!(
-            "loading did not get there within {} s; it goes on in the background",
+            "loading did not finish within {} s; it continues in the background",
             MODULES_LIMIT.as_secs()
         )];
     }

@@ -24,7 +24,7 @@ pub enum NftError {
         source: io::Error,
     },
     /// The kernel has not answered.
-    #[error("the kernel gave no answer to: {message}")]
+    #[error("the kernel did not answer: {message}")]
     Silent {
         /// What the message asked for.
         message: String,

@@ -174,7 +174,7 @@ impl BlobReader<'_> {
                 let start = range_start(response.headers());
                 if start != Some(self.at) {
                     return Err(self.protocol(format!(
-                        "it sends a range from {start:?} where one from {} was asked for",
+                        "it sends a range from {start:?} instead of one from {}",
                         self.at
                     )));
                 }

@@ -99,7 +99,7 @@ pub enum RegistryError {
     #[error("{0}")]
     Setup(String),
     /// The blob to send can't be read on this machine.
-    #[error("cannot read what is to be uploaded: {0}")]
+    #[error("cannot read the upload's source: {0}")]
     Source(String),
 }
 

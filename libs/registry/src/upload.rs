@@ -350,14 +350,14 @@ impl Repository {
             .options
             .may_lead(self.host(), authority(&target))
         {
-            return Err(wrong("it wants the upload at this machine itself"));
+            return Err(wrong("it redirects the upload to this machine itself"));
         }
         let plain = target.scheme_str() == Some("http");
         if plain
             && (base.scheme_str() == Some("https")
                 || !self.client.options.may_be_plain(authority(&target)))
         {
-            return Err(wrong("it wants the upload by plain HTTP"));
+            return Err(wrong("it redirects the upload to plain HTTP"));
         }
         Ok(target)
     }

@@ -91,7 +91,7 @@ pub trait Document: Serialize + DeserializeOwned {
     /// The reason why the members can't be converted.
     fn forward(from: u32, members: Members) -> Result<Members, Misfit> {
         let _ = members;
-        Err(Misfit(format!("version {from} is not known")))
+        Err(Misfit(format!("version {from} is unknown")))
     }
 
     /// Brings the members one version backward, from `to + 1` to `to`.
@@ -100,7 +100,7 @@ pub trait Document: Serialize + DeserializeOwned {
     /// What does not fit.
     fn backward(to: u32, members: Members) -> Result<Members, Misfit> {
         let _ = members;
-        Err(Misfit(format!("version {to} is not known")))
+        Err(Misfit(format!("version {to} is unknown")))
     }
 }
 

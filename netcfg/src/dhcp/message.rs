@@ -185,7 +185,7 @@ pub enum MessageError {
     #[error("not an answer for an Ethernet link")]
     NotReply,
     /// For another client, or for another transaction of this one.
-    #[error("an answer for somebody else")]
+    #[error("an answer for another client")]
     NotOurs,
     /// No message type, or one that servers don't send to clients.
     #[error("not an offer, acknowledgement or refusal")]

@@ -154,7 +154,7 @@ fn make(store: &Store, id: &str, options: &Options, cgroups: bool) -> Result<Con
     match (&options.console_socket, terminal) {
         (None, true) if !options.foreground => {
             return Err(Failure::invalid(
-                "process.terminal: nobody stays to hold the terminal, use --console-socket",
+                "process.terminal: no process would keep the terminal, use --console-socket",
             ));
         }
         (Some(_), false) => {

@@ -178,7 +178,7 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
     match (&options.console_socket, process.terminal) {
         (None, true) if options.detach => {
             return Err(Failure::invalid(
-                "--tty: needs --console-socket, because nobody stays to hold the terminal",
+                "--tty: needs --console-socket, because no process would keep the terminal",
             ));
         }
         (Some(_), false) => {

@@ -38,7 +38,8 @@ pub(super) fn check_process(process: &Process) -> Result<(), LoadError> {
         .chain(groups.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid)));
     for (name, id) in ids {
         if id == u32::MAX {
-            let reason = format!("{id} means nobody to the kernel, the last one is 4294967294");
+            let reason =
+                format!("{id} is invalid for the kernel, the last valid one is 4294967294");
             return Err(LoadError::value(format!("process.user.{name}"), reason));
         }
     }

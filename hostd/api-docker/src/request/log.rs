@@ -180,7 +180,7 @@ fn syslog(options: &Options, config: &Config) -> Result<LogSpec, ApiError> {
     }
     if let Some(name) = CACHE.iter().find(|name| options.contains_key(**name)) {
         return invalid(format!(
-            "log-opt {name} is not implemented: what is kept for readers is bounded by the host's configuration"
+            "log-opt {name} is not implemented: the host's configuration limits the kept log"
         ));
     }
     let get = |name: &str| options.get(name).map(String::as_str).unwrap_or_default();

@@ -48,7 +48,10 @@ fn read<T: DeserializeOwned + Default>(
     serde_json::from_str(part(shown)).map_err(|error| {
         ApiError::new(
             ErrorKind::Internal,
-            format!("container {}: what is shown of it: {error}", container.id),
+            format!(
+                "container {}: its view for clients can't be read: {error}",
+                container.id
+            ),
         )
     })
 }

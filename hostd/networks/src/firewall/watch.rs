@@ -48,7 +48,10 @@ impl Firewall {
             match self.repair(change != TableChange::Unknown) {
                 Ok(false) => continue,
                 Ok(true) => {
-                    tracing::warn!(?change, "somebody changed the table inet keelson: restored");
+                    tracing::warn!(
+                        ?change,
+                        "another program changed the table inet keelson: restored"
+                    );
                 }
                 Err(error) => {
                     tracing::error!(%error, ?change, "can't restore the packet filter");

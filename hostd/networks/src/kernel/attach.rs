@@ -213,7 +213,7 @@ fn settle(host: &mut Batches, inside: &mut Batches, links: &[(&EndpointPlan, Lin
         .collect();
     let asked = inside.find_links(&ids).and(host.find_links(&outside));
     if let Err(error) = asked {
-        debug!(%error, "links are not asked for their carriers");
+        debug!(%error, "the carriers of links can't be queried");
     }
 }
 

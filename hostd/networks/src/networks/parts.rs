@@ -80,8 +80,8 @@ impl Inner {
         let networks = networks.map(|network| network.id.clone()).collect();
         match kernel.sweep(networks, self.store.host_links()).await {
             Ok(swept) if swept.is_empty() => {}
-            Ok(swept) => tracing::info!(?swept, "links of what is gone removed"),
-            Err(error) => tracing::warn!(%error, "links of what is gone not looked for"),
+            Ok(swept) => tracing::info!(?swept, "unused links removed"),
+            Err(error) => tracing::warn!(%error, "unused links can't be searched"),
         }
     }
 

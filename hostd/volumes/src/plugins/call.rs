@@ -195,7 +195,7 @@ fn parse_head(head: &[u8]) -> Result<(u16, Length), CallError> {
         let value = String::from_utf8_lossy(field.value).trim().to_lowercase();
         match field.name.to_lowercase().as_str() {
             "transfer-encoding" if value == "chunked" => return Ok((status, Length::InParts)),
-            "transfer-encoding" => return Err(malformed("its transfer encoding is not known")),
+            "transfer-encoding" => return Err(malformed("its transfer encoding is not supported")),
             "content-length" => {
                 let number = value.parse();
                 let number =
