@@ -384,7 +384,7 @@ fn lies() -> Vec<Lie> {
                 .is_layer(seen)
                 .then(|| Reply::new(302, "").header("Location", to))
         }),
-        lie("another range", "where one from", |remote, seen| {
+        lie("another range", "instead of one from", |remote, seen| {
             let mut reply = remote.answer(seen);
             if seen.before == 0 {
                 reply.cut = Some(reply.body.len() / 2);
