@@ -7,7 +7,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use keelson_netlink::{
-    Batches, Link, LinkChange, LinkId, NetlinkError, Request, Site, VirtualKind, VirtualLink,
+    Batches, Link, LinkChange, LinkId, Macvlan, NetlinkError, Request, Site, VirtualKind,
+    VirtualLink,
 };
 use tracing::{debug, warn};
 
@@ -99,8 +100,13 @@ fn make(
     for ((plan, request), result) in plans.iter().zip(&requests).zip(results) {
         match (result, request) {
             (Ok(()), _) => made.push(plan.id.clone()),
-            (Err(error), Request::CreateLink(VirtualLink { kind, name, .. })) => {
-                failed.get_or_insert_with(|| no_kind(error, kind, name));
+            (Err(error), Request::CreateLink(link)) => {
+                failed.get_or_insert_with(|| match plan.on.name() {
+                    Some(parent) if is_taken(&error, link) => KernelError::ParentTaken {
+                        link: parent.to_owned(),
+                    },
+                    _ => no_kind(error, &link.kind, &link.name),
+                });
             }
             (Err(error), _) => {
                 failed.get_or_insert_with(|| error.into());
@@ -117,9 +123,26 @@ fn make(
     Ok(batches.run(&up, None)?)
 }
 
-/// Whether the namespace of the calling thread has IPv6: the kernel may lack it, and a container's
-/// parameters may switch it off. The loopback link shows this, because networks do not configure
-/// it.
+/// Whether the kernel refused a link because of what else its parent has: it answers EINVAL where one of
+/// them is of mode passthru, and for an MTU above the parent's, and EBUSY in the other cases.
+fn is_taken(error: &NetlinkError, link: &VirtualLink) -> bool {
+    const EBUSY: i32 = 16;
+    const EINVAL: i32 = 22;
+    let passthru = match link.kind {
+        VirtualKind::Macvlan { mode, .. } => mode == Macvlan::Passthru,
+        VirtualKind::Ipvlan { .. } => false,
+        _ => return false,
+    };
+    match error.errno() {
+        Some(EBUSY) => true,
+        Some(EINVAL) => passthru && link.mtu.is_none(),
+        _ => false,
+    }
+}
+
+/// Whether the namespace of the calling thread has IPv6: the kernel may lack it, and containers may
+/// be started with a parameter that switches it off. The loopback link tells, since that one is
+/// not configured by networks.
 fn has_ipv6() -> bool {
     let loopback = Setting::of_link(true, "lo", "disable_ipv6", 0);
     loopback.current().as_deref() == Some("0")

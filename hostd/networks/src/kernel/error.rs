@@ -51,7 +51,17 @@ pub enum KernelError {
         /// `macvlan` or `ipvlan`.
         driver: &'static str,
     },
-    /// An interface is missing, because something has removed it.
+    /// The parent link can't have one more link.
+    #[error(
+        "parent link {link} is taken: a link of macvlan mode passthru shares its parent with no other, \
+         and a parent that is a bridge's port, or has links of the other of the drivers macvlan and \
+         ipvlan, has no room: name another one in the option parent"
+    )]
+    ParentTaken {
+        /// The parent.
+        link: String,
+    },
+    /// An interface is not where it was made, since something removed it.
     #[error("interface {interface} vanished while it was set up")]
     Vanished {
         /// The interface.
