@@ -1,17 +1,17 @@
 //! The order in which restart policies start containers after the engine was opened: a container
 //! that names others is started after them. Docker starts them in any order.
 //!
-//! Only the first start after the engine was opened waits. It waits only for containers that are
-//! being started or that their policy will start, and for their first good health if required.
-//! Dependencies that lead back to the container itself are ignored, so that no circle waits.
-//! Containers whose namespaces are joined are awaited at every start (`donors`).
+//! Only the first start of each container that was found waits, and only for what is being started or
+//! will be by its policy, and for its first good health where that is asked for. What leads back to the container itself is not waited for, so nobody waits in
+//! a circle. Those whose namespaces are joined belong to the order, and are also waited for at every later
+//! start, but for a shorter time (`donors`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keelson_model::spec::{Part, StartOrder};
+use keelson_model::spec::{Donors, Part, StartOrder};
 
 use crate::container::Container;
 use crate::engine::Inner;
@@ -93,7 +93,7 @@ impl Inner {
     pub(crate) async fn await_turn(&self, container: &Container) {
         if !container.take_first_start()
             || self.opened.elapsed() > LIMIT
-            || container.snapshot().spec.start_order == StartOrder::default()
+            || order_of(&container.snapshot()) == StartOrder::default()
         {
             return;
         }
@@ -151,9 +151,11 @@ impl Inner {
         let all: Vec<_> = self.with(container.scope, |registry| {
             registry.values().map(|other| other.snapshot()).collect()
         });
-        let orders = all
+        let orders: Vec<_> = all
             .iter()
-            .map(|snapshot| (snapshot.id.as_str(), &snapshot.spec.start_order));
+            .map(|snapshot| (snapshot.id.as_str(), order_of(snapshot)))
+            .collect();
+        let orders = orders.iter().map(|(id, order)| (*id, order));
         let find = |name: &str| self.resolve(container.scope, name).ok();
         let order = Order::of(orders, |name| find(name).map(|found| found.id.clone()));
         let before = order.before(&container.id);
@@ -161,7 +163,18 @@ impl Inner {
     }
 }
 
-/// Whether a container must wait for the health of another one.
+/// What a container is started after: also those whose namespaces it joins. They are waited for at every
+/// start (`donors`), but not for as long as a slow machine takes to start everything after its boot.
+fn order_of(snapshot: &Snapshot) -> StartOrder {
+    let mut order = snapshot.spec.start_order.clone();
+    let Donors { network, pid, ipc } = &snapshot.spec.namespaces.donors;
+    for donor in [network, pid, ipc].into_iter().flatten() {
+        order.after.push(donor.clone());
+    }
+    order
+}
+
+/// Whether a container is to be started only when another one is healthy.
 fn wants_healthy(container: &Snapshot, other: &Snapshot) -> bool {
     let (own, of_other) = (&container.spec.start_order, &other.spec.start_order);
     match (&own.part_of, &of_other.part_of) {
