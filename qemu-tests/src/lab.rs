@@ -245,6 +245,16 @@ pub fn docker(machine: &Machine, arguments: &[&str]) -> Result<String> {
     Ok(machine.docker(arguments)?.success()?.to_owned())
 }
 
+/// What `docker inspect` says about a container.
+///
+/// # Errors
+/// There is none of that name.
+pub fn inspect(machine: &Machine, name: &str) -> Result<Value> {
+    let text = docker(machine, &["inspect", name])?;
+    let value: Value = serde_json::from_str(&text)?;
+    value.get(0).cloned().context("docker inspect says nothing")
+}
+
 /// Runs a shell command in a new busybox container and returns its output.
 ///
 /// # Errors
