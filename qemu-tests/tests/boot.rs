@@ -127,3 +127,40 @@ fn all_controllers_are_delegated(machine: &Machine) -> Result<()> {
     }
     Ok(())
 }
+
+/// MiB of memory with which a machine runs a container.
+const LEAST_MEMORY: u32 = 128;
+
+#[test]
+fn a_small_machine_runs_containers() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab.direct("small")?.memory_mib(LEAST_MEMORY).launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let web = ["run", "-d", "--name=web", "-p=8080:80", "busybox"];
+    let serve = "mkdir /www && echo here >/www/index.html && exec httpd -f -h /www";
+    docker(&machine, &[&web[..], &["sh", "-c", serve]].concat())?;
+    until("page", Duration::from_secs(60), || {
+        let get = ["exec", "web", "wget", "-qO-", "http://127.0.0.1/"];
+        let got = machine.docker(&get)?;
+        Ok(match got.stdout.trim() {
+            "here" => Ok(()),
+            _ => Err(got.to_string()),
+        })
+    })?;
+    let left = shell(
+        &machine,
+        &[],
+        "sed -n 's/^MemAvailable: *//p' /proc/meminfo",
+    )?;
+    lab.record("memory_available_of_128_mib", left)?;
+    ensure!(
+        machine.console().find("Out of memory").is_none(),
+        "{}",
+        machine.details()
+    );
+    Ok(())
+}

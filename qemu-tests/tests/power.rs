@@ -89,6 +89,7 @@ fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Resul
             Err(format!("{all:?}"))
         })
     })?;
+    dependents(&machine)?;
     let asked = machine.elapsed();
     machine.qmp()?.system_powerdown()?;
     ended_cleanly(&machine, &disk)?;
@@ -129,6 +130,54 @@ fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Resul
         let state = docker(&machine, &["inspect", "--format", format, name])?;
         ensure!(state == format!("exited {code}"), "{name}: {state}");
     }
+    dependents_were_started_in_order(&machine)
+}
+
+/// Containers that the machine starts again at its boot; each one that comes first in the list is
+/// made first, but needs the next one.
+const DEPENDENTS: [&str; 4] = ["shop", "database", "guest", "owner"];
+
+fn dependents(machine: &Machine) -> Result<()> {
+    let project = "--label=com.docker.compose.project=market";
+    let depends = "--label=com.docker.compose.depends_on=database:service_started:false";
+    let service = |name| format!("--label=com.docker.compose.service={name}");
+    let run = |name: &str, options: &[&str]| -> Result<()> {
+        let always = ["run", "-d", "--restart=always", "--stop-signal=KILL"];
+        let end = ["busybox", "sleep", "100000"];
+        docker(
+            machine,
+            &[&always[..], &["--name", name], options, &end].concat(),
+        )?;
+        Ok(())
+    };
+    run("shop", &[project, depends, &service("shop")])?;
+    run("database", &[project, &service("database")])?;
+    run("owner", &[])?;
+    run("guest", &["--network=container:owner"])
+}
+
+/// A policy says that they run, labels and namespaces in which order.
+fn dependents_were_started_in_order(machine: &Machine) -> Result<()> {
+    let mut times = Vec::new();
+    for name in DEPENDENTS {
+        let time = until(&format!("running {name}"), BOOT_LIMIT, || {
+            let format = "{{.State.Status}} {{.State.StartedAt}}";
+            let state = docker(machine, &["inspect", "--format", format, name])?;
+            // Times without the letter of their zone: their fractions have no trailing zeros.
+            let time = state.strip_prefix("running ");
+            Ok(time
+                .map(|time| time.trim_end_matches('Z').to_owned())
+                .ok_or(state))
+        })?;
+        times.push(time);
+    }
+    let [shop, database, guest, owner] = times.as_slice() else {
+        anyhow::bail!("{times:?}");
+    };
+    ensure!(
+        database < shop && owner < guest,
+        "{DEPENDENTS:?}: {times:?}"
+    );
     Ok(())
 }
 
