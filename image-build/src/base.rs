@@ -54,7 +54,8 @@ pub fn build(workspace: &Workspace, refresh: bool) -> Result<Base> {
     remove_trees(&trees)?;
     fs::create_dir_all(&trees)?;
     let log = progress::log_file(&workspace.log(), "mkosi");
-    progress::run(&mut step, &mut command(workspace, &mkosi, &trees)?, &log)?;
+    let mut command = command(workspace, &mkosi, root, &trees)?;
+    progress::run(&mut step, &mut command, &log)?;
     if !system.is_dir() {
         bail!(
             "mkosi left no tree at {}; see {}",
@@ -84,7 +85,13 @@ fn base_key(trees: &Path, stamp: &Stamp) -> Result<String> {
     Ok(format!("{}-{packages}", stamp.key()))
 }
 
-fn command(workspace: &Workspace, mkosi: &Mkosi, trees: &Path) -> Result<Command> {
+/// The command that makes the tree described in `directory`, below `output`.
+pub(crate) fn command(
+    workspace: &Workspace,
+    mkosi: &Mkosi,
+    directory: &Path,
+    output: &Path,
+) -> Result<Command> {
     let image = workspace.image();
     let sandbox = image.join("sandbox");
     let sources = sandbox.join("etc/apt/sources.list.d");
@@ -98,9 +105,9 @@ fn command(workspace: &Workspace, mkosi: &Mkosi, trees: &Path) -> Result<Command
     fs::create_dir_all(&packages)?;
     let mut command = mkosi.command();
     command
-        .current_dir(workspace.root())
+        .current_dir(directory)
         .arg("--force")
-        .arg(format!("--output-directory={}", trees.display()))
+        .arg(format!("--output-directory={}", output.display()))
         .arg(format!("--package-cache-dir={}", packages.display()))
         .arg(format!("--sandbox-tree={}", sandbox.display()));
     if shared_memory_is_roomy() {

@@ -19,6 +19,7 @@
 mod apparmor;
 pub mod apt;
 pub mod base;
+pub mod beside;
 pub mod binaries;
 pub mod clients;
 pub mod cpio;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use image_build::prerequisites::{self, Purpose};
 use image_build::testing::Stage;
 use image_build::workspace::{Profile, Workspace};
-use image_build::{binaries, clients, image, machine, progress, testing, vm_disk};
+use image_build::{beside, binaries, clients, image, machine, progress, testing, vm_disk};
 
 /// Builds Keelson's executables and images, and runs and tests them.
 #[derive(Debug, Parser)]
@@ -61,6 +61,19 @@ enum Task {
         /// Test the executables and the image as they are shipped.
         #[arg(long)]
         release: bool,
+    },
+    /// Boot our image and Debian with docker.io in turns, and compare time and memory. Needs root and
+    /// a machine that does nothing else.
+    Beside {
+        /// How often both are booted; 0 builds only.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// With executables as they are shipped: small and fast, and minutes of compiling.
+        #[arg(long)]
+        release: bool,
+        /// Use the existing executables instead of letting cargo build them.
+        #[arg(long)]
+        prebuilt: bool,
     },
     /// Remove images, virtual machines and fetched tools; cargo's own files stay.
     Clean,
@@ -167,6 +180,15 @@ fn run(arguments: Arguments) -> Result<()> {
             let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Test)?;
             testing::run(&workspace, &only)
+        }
+        Task::Beside {
+            rounds,
+            release,
+            prebuilt,
+        } => {
+            let workspace = workspace.with_profile(profile(release));
+            prerequisites::ensure(&workspace, Purpose::Run)?;
+            beside::run(&workspace, rounds, prebuilt)
         }
         Task::Clean => {
             image::clean(&workspace)?;

@@ -48,19 +48,7 @@ pub fn busybox_layer() -> Result<Vec<u8>, HarnessError> {
 pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, HarnessError> {
     let binary = busybox::bytes().map_err(no_busybox)?;
     let applets = busybox::applets().map_err(no_busybox)?;
-    let mut layer = Layer::new();
-    for (dir, mode) in [
-        ("bin/", 0o755),
-        ("dev/", 0o755),
-        ("etc/", 0o755),
-        ("proc/", 0o755),
-        ("root/", 0o700),
-        ("sys/", 0o755),
-        ("tmp/", 0o1777),
-        ("var/", 0o755),
-    ] {
-        layer.entry(dir, EntryType::Directory, mode, b"")?;
-    }
+    let mut layer = Layer::with_directories()?;
     layer.entry("bin/busybox", EntryType::Regular, 0o755, &binary)?;
     for applet in &applets {
         if applet != "busybox" && !applet.is_empty() && !applet.contains('/') {
@@ -76,6 +64,17 @@ pub fn busybox_layer_with(programs: &[(String, PathBuf)]) -> Result<Vec<u8>, Har
         layer.entry(place, EntryType::Regular, 0o755, &binary)?;
     }
     layer.finish()
+}
+
+/// A docker archive of one layer with a static busybox alone, tagged `tag`.
+///
+/// # Errors
+/// It can't be read.
+pub fn lone_busybox(program: &Path, tag: &str) -> Result<Vec<u8>, HarnessError> {
+    let binary = fs::read(program).map_err(HarnessError::io("read", program))?;
+    let mut layer = Layer::with_directories()?;
+    layer.entry("bin/busybox", EntryType::Regular, 0o755, &binary)?;
+    docker_archive(&layer.finish()?, tag)
 }
 
 /// A docker archive of one layer, tagged `tag`, with a shell as its command.
@@ -191,6 +190,24 @@ fn archive(
 struct Layer(Builder<Vec<u8>>);
 
 impl Layer {
+    /// One with the directories that every image has.
+    fn with_directories() -> Result<Self, HarnessError> {
+        let mut layer = Self::new();
+        for (dir, mode) in [
+            ("bin/", 0o755),
+            ("dev/", 0o755),
+            ("etc/", 0o755),
+            ("proc/", 0o755),
+            ("root/", 0o700),
+            ("sys/", 0o755),
+            ("tmp/", 0o1777),
+            ("var/", 0o755),
+        ] {
+            layer.entry(dir, EntryType::Directory, mode, b"")?;
+        }
+        Ok(layer)
+    }
+
     fn new() -> Self {
         Self(Builder::new(Vec::new()))
     }
