@@ -12,7 +12,7 @@ use qemu_tests::lab::{
 };
 use qemu_tests::probe::{Holdings, Probe};
 
-/// How many orphans PID 1 gets. `KEELSON_SOAK_ORPHANS` is for longer runs: a hundred thousand take ten
+/// How many orphans PID 1 gets. `KEELSON_SOAK_ORPHANS` is for longer runs: a hundred thousand take seven
 /// minutes under software emulation.
 const ORPHANS: u32 = 4000;
 /// So many of them end at the same moment.
