@@ -90,7 +90,7 @@ fn os_release(text: &str, key: &str) -> String {
 }
 
 /// Total memory in bytes, from the text of /proc/meminfo.
-fn memory_total(meminfo: &str) -> u64 {
+pub(crate) fn memory_total(meminfo: &str) -> u64 {
     meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))

@@ -124,7 +124,7 @@ pub static ROUTES: Table<Handler> = Table::new(
             "/containers/{id}/top",
             24,
             Reader,
-            handler!(containers::lifecycle::top),
+            handler!(containers::top::top),
         ),
         route(
             "GET",

@@ -10,8 +10,8 @@ use tokio::io::AsyncRead;
 use crate::{
     AttachOptions, Attached, CommitRequest, ContainerStats, CreateRequest, Created, Engine,
     EngineError, ExecRequest, ExecSnapshot, ExtractOptions, LogQuery, Logs, PathArchive, PathStat,
-    Pruned, Receiver, Scope, Signal, Snapshot, SpecChange, StatsWatch, Top, WaitCondition,
-    WaitFuture,
+    ProcessInfo, Pruned, Receiver, Scope, Signal, Snapshot, SpecChange, StatsWatch,
+    WaitCondition, WaitFuture,
 };
 
 /// The containers of one scope. Each method is [`Engine`]'s method of the same name, with the same
@@ -144,8 +144,8 @@ impl ScopedEngine<'_> {
     }
 
     /// A container's processes.
-    pub async fn top(&self, name: &str) -> Result<Top, EngineError> {
-        self.engine.top(self.scope, name).await
+    pub async fn processes(&self, name: &str) -> Result<Vec<ProcessInfo>, EngineError> {
+        self.engine.processes(self.scope, name).await
     }
 
     /// A container's present resource usage.

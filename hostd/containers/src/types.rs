@@ -1,6 +1,7 @@
 //! The types of the engine's interface.
 
 pub(crate) mod health;
+mod process;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 pub use crate::cgroup_parent::CgroupParent;
 use crate::old::ReadOld;
 use crate::{EngineError, files, names};
+pub use process::ProcessInfo;
 
 /// Whose container it is. The two never see each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -454,13 +456,4 @@ pub struct ContainerEvent {
     pub attributes: BTreeMap<String, String>,
     /// Nanoseconds since 1970.
     pub time: i64,
-}
-
-/// The processes of a container, as `ps -ef` shows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Top {
-    /// Column titles.
-    pub titles: Vec<String>,
-    /// One row per process.
-    pub processes: Vec<Vec<String>>,
 }

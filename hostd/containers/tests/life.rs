@@ -93,9 +93,10 @@ fn pausing_renaming_and_processes() {
             .id;
         engine.start(SCOPE, &id).await.unwrap();
         until_logged(&engine, &id, "ready").await;
-        let top = engine.top(SCOPE, "old").await.unwrap();
+        let top = engine.processes(SCOPE, "old").await.unwrap();
         assert!(
-            top.processes.iter().any(|row| row[7].contains("trap")),
+            top.iter()
+                .any(|one| one.arguments.iter().any(|word| word.contains("trap"))),
             "{top:?}"
         );
 

@@ -138,21 +138,6 @@ pub(crate) async fn prune(api: &Api, call: Call) -> Result<Response<Body>, ApiEr
     ))
 }
 
-pub(crate) async fn top(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    if let Some(arguments) = call.query.get("ps_args")
-        && arguments != "-ef"
-    {
-        return Err(ApiError::not_built(format!(
-            "ps_args {arguments:?} is not built yet; only -ef is"
-        )));
-    }
-    let top = api.containers().top(&call.name).await?;
-    Ok(reply::json(
-        StatusCode::OK,
-        &json!({"Titles": top.titles, "Processes": top.processes}),
-    ))
-}
-
 /// The head is sent as soon as the wait is registered. Clients start the container after it.
 pub(crate) async fn wait(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     // Older clients wait for the end and read nothing before it.

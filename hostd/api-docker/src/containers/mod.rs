@@ -13,6 +13,7 @@ pub(crate) mod list;
 pub(crate) mod network;
 pub(crate) mod stats;
 pub(crate) mod streams;
+pub(crate) mod top;
 mod versions;
 pub(crate) mod websocket;
 

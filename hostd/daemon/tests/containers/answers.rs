@@ -449,3 +449,56 @@ fn attaching_with_the_log_before_the_start_waits() {
         assert!(body.ends_with("hi\n"));
     }
 }
+
+/// `docker top` with options of ps.
+#[test]
+fn processes_are_shown_by_the_columns_that_were_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    let run = [
+        "run",
+        "-d",
+        "--name=it",
+        "--network=none",
+        "--stop-signal=KILL",
+    ];
+    let command = ["busybox", "sh", "-c", "sleep 1000 & exec sleep 2000"];
+    host.docker(&[&run[..], &command].concat()).ok();
+    let top = |options: &[&str]| {
+        let shown = host.docker(&[&["top", "it"], options].concat()).ok();
+        let rows = shown.lines().map(|line| {
+            let words = line.split_whitespace();
+            words.map(str::to_owned).collect::<Vec<_>>()
+        });
+        rows.collect::<Vec<_>>()
+    };
+    wait_until("both run", || top(&[]).len() == 3);
+    let pid = host.docker(&["inspect", "-f={{.State.Pid}}", "it"]).ok();
+    let first = |rows: &[Vec<String>], column: usize| {
+        let row = rows.iter().find(|row| row.contains(&pid));
+        row.unwrap_or_else(|| panic!("no {pid}: {rows:?}"))[column].clone()
+    };
+    assert_eq!(top(&[])[0][..3], ["UID", "PID", "PPID"]);
+    assert_eq!(first(&top(&[]), 0), "root");
+    let users = top(&["aux"]);
+    assert_eq!(users[0][..4], ["USER", "PID", "%CPU", "%MEM"]);
+    assert_eq!(users[0][10], "COMMAND");
+    assert_eq!(first(&users, 10), "sleep");
+    let chosen = top(&["-eo", "pid,ppid,comm,args"]);
+    assert_eq!(chosen[0], ["PID", "PPID", "COMMAND", "COMMAND"]);
+    assert_eq!(first(&chosen, 4), "2000");
+    assert_eq!(chosen.len(), 3);
+    let named = top(&["-o", "pid,rss=MEMORY"]);
+    assert_eq!(named[0], ["PID", "MEMORY"]);
+    assert!(first(&named, 1).parse::<u64>().unwrap() > 0);
+    host.docker(&["top", "it", "-o", "pid,colour"])
+        .fails_with("unknown column \"colour\"");
+    host.docker(&["top", "it", "--forest"])
+        .fails_with("unknown option");
+    host.docker(&["rm", "-f", "it"]).ok();
+    let (status, text) = host.get("/containers/it/top?ps_args=aux");
+    assert_eq!(status, 404, "{text}");
+}
