@@ -245,7 +245,7 @@ pub static ROUTES: Table<Handler> = Table::new(
         .not_audited(WAIT),
         route(
             "DELETE",
-            "/containers/{id}",
+            "/containers/{id*}",
             24,
             Operator,
             handler!(containers::lifecycle::delete),

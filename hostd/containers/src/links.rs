@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use keelson_model::spec::{ContainerLink, Port};
 
-use crate::EngineError;
 use crate::connected::{DEFAULT, connections};
-use crate::engine::Inner;
-use crate::types::{Scope, Snapshot};
+use crate::document::ContainerDocument;
+use crate::engine::{Inner, require_readable};
+use crate::types::{Scope, Shown, Snapshot};
+use crate::{Engine, EngineError};
 
 /// The target of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,75 @@ pub(crate) struct Linked {
     address: Ipv4Addr,
     ports: BTreeSet<Port>,
     environment: Vec<String>,
+}
+
+impl Engine {
+    /// Removes a link of a container in the default network by its alias, at once from the file of a
+    /// running one. `shown` gets the container as it is, and returns what clients are shown afterwards.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchContainer`] when it has no such link, or the error of `shown`.
+    pub async fn unlink<E: From<EngineError> + Send + 'static>(
+        &self,
+        scope: Scope,
+        name: &str,
+        alias: &str,
+        shown: impl FnOnce(&Snapshot) -> Result<Option<Shown>, E> + Send + 'static,
+    ) -> Result<(), E> {
+        let inner = Arc::clone(&self.inner);
+        let container = inner.resolve(scope, name)?;
+        let alias = alias.to_owned();
+        let work = async move {
+            let _guard = container.lock().await?;
+            require_readable(&container)?;
+            let snapshot = container.snapshot();
+            let shown = match shown(&snapshot) {
+                Ok(shown) => shown.map(Arc::new),
+                Err(error) => return Ok(Err(error)),
+            };
+            let changed = Snapshot {
+                shown,
+                ..without_link(&snapshot, &alias)?
+            };
+            inner.write_document(&changed, &ContainerDocument::of(&changed)?)?;
+            container.live().update(|current| {
+                (current.spec, current.shown) = (changed.spec, changed.shown);
+            });
+            if snapshot.state.status.has_process() {
+                inner.forget_link(&snapshot, &alias);
+            }
+            Ok(Ok(()))
+        };
+        Self::whole(work).await?
+    }
+}
+
+/// A container without one of its links, for which it is not waited at its start either.
+fn without_link(snapshot: &Snapshot, alias: &str) -> Result<Snapshot, EngineError> {
+    let mut all = connections(snapshot);
+    let links = all
+        .iter_mut()
+        .find(|known| known.network == DEFAULT)
+        .map(|known| &mut known.links);
+    let found = links.and_then(|links| {
+        let index = links.iter().position(|link| link.alias == alias)?;
+        let gone = links.remove(index);
+        let more = links.iter().any(|link| link.container == gone.container);
+        Some((gone, more))
+    });
+    let Some((gone, is_linked_otherwise)) = found else {
+        let name = format!("{}/{alias}", snapshot.name);
+        return Err(EngineError::NoSuchContainer(name));
+    };
+    let mut changed = snapshot.clone();
+    let spec = Arc::make_mut(&mut changed.spec);
+    spec.connections = Some(all);
+    if !is_linked_otherwise {
+        spec.start_order
+            .after
+            .retain(|name| *name != gone.container);
+    }
+    Ok(changed)
 }
 
 impl Inner {

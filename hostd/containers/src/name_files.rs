@@ -173,7 +173,12 @@ impl Inner {
         });
     }
 
-    /// Updates a container's address in /etc/hosts of the containers that are linked to it.
+    /// Takes a container that another one is not linked to any more out of that one's /etc/hosts.
+    pub(crate) fn forget_link(&self, snapshot: &Snapshot, alias: &str) {
+        change_hosts(snapshot, |text| without_alias(text, alias));
+    }
+
+    /// Writes the address that a container has now into /etc/hosts of those that are linked to it.
     pub(crate) fn tell_linked(&self, snapshot: &Snapshot) {
         let member = connections(snapshot);
         if !member.iter().any(|known| known.network == DEFAULT) {
@@ -190,10 +195,7 @@ impl Inner {
             for linked in self.links_to(&other, snapshot) {
                 let (address, names) = linked.hosts();
                 change_hosts(&other, |text| {
-                    keep_lines(text, |line| {
-                        let mut words = line.split_whitespace().skip(1);
-                        words.next() != names.first().map(String::as_str)
-                    });
+                    without_alias(text, names.first().map_or("", String::as_str));
                     text.push_str(&format!("{address}\t{}\n", names.join(" ")));
                 });
             }
@@ -216,6 +218,11 @@ fn reachable(host: ResolvConf) -> ResolvConf {
         }
         false => host,
     }
+}
+
+/// Removes the line of a link, which begins with its alias.
+fn without_alias(text: &mut String, alias: &str) {
+    keep_lines(text, |line| line.split_whitespace().nth(1) != Some(alias));
 }
 
 fn keep_lines(text: &mut String, keep: impl Fn(&str) -> bool) {

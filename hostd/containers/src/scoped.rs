@@ -10,7 +10,7 @@ use tokio::io::AsyncRead;
 use crate::{
     AttachOptions, Attached, CommitRequest, ContainerStats, CreateRequest, Created, Engine,
     EngineError, ExecRequest, ExecSnapshot, ExtractOptions, LogQuery, Logs, PathArchive, PathStat,
-    ProcessInfo, Pruned, Receiver, Scope, Signal, Snapshot, SpecChange, StatsWatch,
+    ProcessInfo, Pruned, Receiver, Scope, Shown, Signal, Snapshot, SpecChange, StatsWatch,
     WaitCondition, WaitFuture,
 };
 
@@ -124,6 +124,16 @@ impl ScopedEngine<'_> {
     /// Removes a container.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
         self.engine.remove(self.scope, name, force, volumes).await
+    }
+
+    /// Removes a link of a container.
+    pub async fn unlink<E: From<EngineError> + Send + 'static>(
+        &self,
+        name: &str,
+        alias: &str,
+        shown: impl FnOnce(&Snapshot) -> Result<Option<Shown>, E> + Send + 'static,
+    ) -> Result<(), E> {
+        self.engine.unlink(self.scope, name, alias, shown).await
     }
 
     /// Removes the containers that do not run and that `fits` accepts.

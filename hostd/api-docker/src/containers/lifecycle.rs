@@ -5,6 +5,7 @@ use futures::stream;
 use hostd_containers::{Signal, Snapshot, WaitCondition};
 use http::{Response, StatusCode};
 use hyper::body::Body as _;
+use keelson_model::error::ErrorKind;
 use serde_json::json;
 
 use super::versions;
@@ -13,7 +14,7 @@ use crate::places::Kind;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
 use crate::wire::HostConfig;
-use crate::{Api, Call, MAX_DOCUMENT, times};
+use crate::{Api, Call, MAX_DOCUMENT, request, times};
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
@@ -111,12 +112,25 @@ pub(crate) async fn resize(api: &Api, call: Call) -> Result<Response<Body>, ApiE
 
 pub(crate) async fn delete(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     if call.query.flag("link") {
-        return Err(ApiError::not_built(
-            "links between containers are not built yet",
-        ));
+        return unlink(api, &call.name).await;
     }
     let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
     api.containers().remove(&call.name, force, volumes).await?;
+    Ok(reply::empty(DONE))
+}
+
+/// Removes a link, which has the name `CONTAINER/ALIAS`.
+async fn unlink(api: &Api, name: &str) -> Result<Response<Body>, ApiError> {
+    let name = name.trim_start_matches('/');
+    let Some((container, alias)) = name.split_once('/') else {
+        return Err(ApiError::new(
+            ErrorKind::Conflict,
+            "conflict, cannot remove the default link name of the container",
+        ));
+    };
+    let (gone, containers) = (alias.to_owned(), api.containers());
+    let shown = move |container: &Snapshot| request::without_link(container, &gone);
+    containers.unlink(container, alias, shown).await?;
     Ok(reply::empty(DONE))
 }
 

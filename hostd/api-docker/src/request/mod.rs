@@ -53,7 +53,7 @@ use crate::wire::CreateBody;
 
 pub(crate) use discard::discard;
 pub use old::read_old;
-pub(crate) use update::update;
+pub(crate) use update::{update, without_link};
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
     Err(ApiError::invalid(message))

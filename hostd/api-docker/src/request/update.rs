@@ -1,9 +1,10 @@
 //! `POST /containers/{id}/update`: which members may change, and how they change a container.
 
-use hostd_containers::{HostFacts, Snapshot, SpecChange};
+use hostd_containers::{HostFacts, Shown, Snapshot, SpecChange};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::ContainerSpec;
 
+use super::endpoints::link;
 use super::refuse::{any, is_unset, refuse_host};
 use super::spec::restart_policy;
 use super::{invalid, limits, shown};
@@ -25,6 +26,16 @@ pub(crate) fn update(
         shown: Some(shown::shown(&shown::config(container)?, &host)?),
         limits,
     })
+}
+
+/// What is shown of a container without a link.
+pub(crate) fn without_link(container: &Snapshot, alias: &str) -> Result<Option<Shown>, ApiError> {
+    let mut host = shown::host_config(container)?;
+    if let Some(links) = &mut host.links {
+        links.retain(|text| link(text).is_ok_and(|link| link.alias != alias));
+    }
+    let config = shown::config(container)?;
+    Ok(Some(shown::shown(&config, &host)?))
 }
 
 /// Applies the change to both forms. Returns whether it has limits for running processes.
