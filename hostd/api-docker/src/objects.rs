@@ -22,6 +22,17 @@ pub(crate) async fn missing_plugin(_: &Api, call: Call) -> Result<Response<Body>
     Err(ApiError::new(ErrorKind::NotFound, message))
 }
 
+/// Every route for members of a swarm. Clients that look for one, or leave it to be sure, understand
+/// this answer as there is none.
+pub(crate) async fn no_swarm(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    let message = match call.request.uri().path().ends_with("/swarm/leave") {
+        true => "This node is not part of a swarm",
+        false => "This node is not a swarm manager. Swarms are not built; use Compose instead",
+    };
+    reply::drain(reply::reader(call.request.into_body()));
+    Err(ApiError::new(ErrorKind::Unavailable, message))
+}
+
 /// Every route that is not built.
 pub(crate) async fn not_built(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let path = call.request.uri().path();

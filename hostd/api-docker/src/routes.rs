@@ -49,6 +49,24 @@ const fn not_built(
     .not_built()
 }
 
+/// A route for members of a swarm, which this machine never is. It answers 503, as Docker does outside
+/// of a swarm.
+const fn of_swarm(
+    method: &'static str,
+    path: &'static str,
+    since_minor: u16,
+    access: Access,
+) -> ApiRoute<Handler> {
+    route(
+        method,
+        path,
+        since_minor,
+        access,
+        handler!(objects::no_swarm),
+    )
+    .not_built()
+}
+
 const RESIZE: &str = "sets the size of a terminal, at each change of a window";
 const WAIT: &str = "waits for an end, changes nothing";
 
@@ -512,36 +530,36 @@ pub static ROUTES: Table<Handler> = Table::new(
         not_built("POST", "/plugins/{name*}/push", 25, Admin),
         not_built("POST", "/plugins/{name*}/set", 25, Admin),
         not_built("DELETE", "/plugins/{name*}", 25, Admin),
-        not_built("GET", "/nodes", 24, Reader),
-        not_built("GET", "/nodes/{id}", 24, Reader),
-        not_built("DELETE", "/nodes/{id}", 24, Admin),
-        not_built("POST", "/nodes/{id}/update", 24, Admin),
-        not_built("GET", "/swarm", 24, Admin),
+        of_swarm("GET", "/nodes", 24, Reader),
+        of_swarm("GET", "/nodes/{id}", 24, Reader),
+        of_swarm("DELETE", "/nodes/{id}", 24, Admin),
+        of_swarm("POST", "/nodes/{id}/update", 24, Admin),
+        of_swarm("GET", "/swarm", 24, Admin),
         not_built("POST", "/swarm/init", 24, Admin),
         not_built("POST", "/swarm/join", 24, Admin),
-        not_built("POST", "/swarm/leave", 24, Admin),
-        not_built("POST", "/swarm/update", 24, Admin),
-        not_built("GET", "/swarm/unlockkey", 24, Admin),
-        not_built("POST", "/swarm/unlock", 24, Admin),
-        not_built("GET", "/services", 24, Reader),
-        not_built("POST", "/services/create", 24, Operator),
-        not_built("GET", "/services/{id}", 24, Reader),
-        not_built("DELETE", "/services/{id}", 24, Operator),
-        not_built("POST", "/services/{id}/update", 24, Operator),
-        not_built("GET", "/services/{id}/logs", 29, Reader),
-        not_built("GET", "/tasks", 24, Reader),
-        not_built("GET", "/tasks/{id}", 24, Reader),
-        not_built("GET", "/tasks/{id}/logs", 29, Reader),
-        not_built("GET", "/secrets", 25, Reader),
-        not_built("POST", "/secrets/create", 25, Operator),
-        not_built("GET", "/secrets/{id}", 25, Reader),
-        not_built("DELETE", "/secrets/{id}", 25, Operator),
-        not_built("POST", "/secrets/{id}/update", 25, Operator),
-        not_built("GET", "/configs", 30, Reader),
-        not_built("POST", "/configs/create", 30, Operator),
-        not_built("GET", "/configs/{id}", 30, Reader),
-        not_built("DELETE", "/configs/{id}", 30, Operator),
-        not_built("POST", "/configs/{id}/update", 30, Operator),
+        of_swarm("POST", "/swarm/leave", 24, Admin),
+        of_swarm("POST", "/swarm/update", 24, Admin),
+        of_swarm("GET", "/swarm/unlockkey", 24, Admin),
+        of_swarm("POST", "/swarm/unlock", 24, Admin),
+        of_swarm("GET", "/services", 24, Reader),
+        of_swarm("POST", "/services/create", 24, Operator),
+        of_swarm("GET", "/services/{id}", 24, Reader),
+        of_swarm("DELETE", "/services/{id}", 24, Operator),
+        of_swarm("POST", "/services/{id}/update", 24, Operator),
+        of_swarm("GET", "/services/{id}/logs", 29, Reader),
+        of_swarm("GET", "/tasks", 24, Reader),
+        of_swarm("GET", "/tasks/{id}", 24, Reader),
+        of_swarm("GET", "/tasks/{id}/logs", 29, Reader),
+        of_swarm("GET", "/secrets", 25, Reader),
+        of_swarm("POST", "/secrets/create", 25, Operator),
+        of_swarm("GET", "/secrets/{id}", 25, Reader),
+        of_swarm("DELETE", "/secrets/{id}", 25, Operator),
+        of_swarm("POST", "/secrets/{id}/update", 25, Operator),
+        of_swarm("GET", "/configs", 30, Reader),
+        of_swarm("POST", "/configs/create", 30, Operator),
+        of_swarm("GET", "/configs/{id}", 30, Reader),
+        of_swarm("DELETE", "/configs/{id}", 30, Operator),
+        of_swarm("POST", "/configs/{id}/update", 30, Operator),
     ],
     RECORDED_PARAMETERS,
 );
@@ -553,7 +571,8 @@ pub fn coverage_markdown() -> String {
     let mut out = format!(
         "# Docker Engine API coverage\n\n\
          API versions {} to {}. {built} of {} routes are built; every other one answers 501 and \
-         names itself. Plugins cannot be installed; their list is true. Looking one up by a name \
+         names itself, or 503 with Docker's words if it is for members of a swarm, which this \
+         machine never is. Plugins cannot be installed; their list is true. Looking one up by a name \
          that does not exist answers 404, so that `docker inspect NAME` says what it always says.\n\n\
          This file is made from the route table (`hostd/api-docker/src/routes.rs`) and a test \
          holds it to it: `KEELSON_WRITE_COVERAGE=1 cargo test -p hostd-api-docker coverage` \
@@ -566,7 +585,7 @@ pub fn coverage_markdown() -> String {
     for route in routes {
         let state = match route.built {
             true => "built",
-            false => "501",
+            false => "not built",
         };
         out.push_str(&format!(
             "| {} | `{}` | {} | {state} |\n",

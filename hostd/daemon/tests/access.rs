@@ -390,8 +390,14 @@ fn versions_and_pages_are_answered_as_docker_does() {
         (404, r#"{"message":"page not found"}"#)
     );
     let (status, body) = host.get("/v1.51/swarm");
+    assert_eq!(status, 503);
+    assert!(body.contains("This node is not a swarm manager."), "{body}");
+    let (status, body) = host.send("POST", "/v1.51/swarm/leave?force=1", "");
+    assert_eq!(status, 503);
+    assert!(body.contains("This node is not part of a swarm"), "{body}");
+    let (status, body) = host.send("POST", "/v1.51/swarm/join", "{}");
     assert_eq!(status, 501);
-    assert!(body.contains("GET /swarm is not built yet"), "{body}");
+    assert!(body.contains("POST /swarm/join is not built yet"), "{body}");
     let (status, _) = host.get("/host/v1/nothing");
     assert_eq!(status, 404);
     assert_eq!(host.get("/v1.24/containers/json").0, 200);
