@@ -34,7 +34,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         ));
     }
     let mut body = CreateBody::read(document).map_err(reply::wrong_json)?;
-    versions::create(&mut body, version)?;
+    let of_version = versions::create(&mut body, version)?;
     if body.config.image.is_empty() {
         return Err(ApiError::invalid(
             "config.Image cannot be empty in order to create a container",
@@ -93,7 +93,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         lease: Some(lease),
     };
     let created = api.containers().create(name, request).await?;
-    warnings.extend(mismatch);
+    warnings.extend(of_version.into_iter().chain(mismatch));
     Ok(reply::json(
         StatusCode::CREATED,
         &json!({"Id": created.id, "Warnings": warnings}),

@@ -1,15 +1,17 @@
 //! Translates requests of older API versions. Members that a version does not have are ignored, and
 //! some defaults were different.
 
+mod sysctls;
+
 use crate::error::ApiError;
 use crate::version::ApiVersion;
 use crate::wire::{CreateBody, HostConfig, Mount};
 
-/// Translates the body of a creation to the newest version.
+/// Translates the body of a creation to the newest version. Returns the warnings about it.
 ///
 /// # Errors
-/// `InvalidInput`: a member that would be unsafe to ignore.
-pub(super) fn create(body: &mut CreateBody, version: ApiVersion) -> Result<(), ApiError> {
+/// InvalidInput: a member that would be unsafe to ignore.
+pub(super) fn create(body: &mut CreateBody, version: ApiVersion) -> Result<Vec<String>, ApiError> {
     let before = |minor| version < ApiVersion::new(1, minor);
     let host = &mut body.host_config;
     if before(25) {
@@ -58,7 +60,14 @@ pub(super) fn create(body: &mut CreateBody, version: ApiVersion) -> Result<(), A
         let endpoints = &mut body.networking_config.endpoints_config;
         endpoints.values_mut().for_each(|end| end.gw_priority = 0);
     }
-    Ok(())
+    let mut warnings = sysctls::of_interfaces(body, version)?;
+    if !before(44) && !body.config.mac_address.is_empty() {
+        warnings.push(
+            "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+                .to_owned(),
+        );
+    }
+    Ok(warnings)
 }
 
 fn before_1_44(body: &mut CreateBody) -> Result<(), ApiError> {
@@ -134,7 +143,7 @@ mod tests {
     fn read(text: &str, minor: u16) -> Result<CreateBody, String> {
         let mut body = CreateBody::read(Json::parse(text.as_bytes()).unwrap()).unwrap();
         let result = create(&mut body, ApiVersion::new(1, minor));
-        result.map(|()| body).map_err(|error| error.to_string())
+        result.map(|_| body).map_err(|error| error.to_string())
     }
 
     fn host(text: &str, minor: u16) -> HostConfig {

@@ -51,7 +51,10 @@ pub(super) fn published(host: &HostConfig) -> Result<Vec<PublishedPort>, ApiErro
         let Some(port) = port(name) else {
             return invalid(format!("invalid port specification: {name:?}"));
         };
-        for binding in bindings.iter().flatten() {
+        // As with Docker, an empty list asks for any port of the host.
+        let any = [PortBinding::default()];
+        let bindings = bindings.as_deref().filter(|list| !list.is_empty());
+        for binding in bindings.unwrap_or(&any) {
             let binding = PublishedPort {
                 port,
                 host: host_address(binding)?,
@@ -144,6 +147,8 @@ mod tests {
                 (80, "127.0.0.1".to_owned(), Some((8080, 8080))),
                 (80, String::new(), Some((90, 92))),
                 (80, String::new(), None),
+                (81, String::new(), None),
+                (82, String::new(), None),
             ]
         );
     }
