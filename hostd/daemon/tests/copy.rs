@@ -497,3 +497,36 @@ fn attributes_holes_and_owners_are_kept() {
         assert_eq!(fs::read(&to).unwrap(), content, "{state}");
     }
 }
+
+/// The image has neither file, or a link that leads nowhere.
+#[test]
+fn files_of_runs_are_there_before_the_first_start() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::start();
+    host.load_busybox();
+    host.docker(&["create", "--name=new", "--network=none", "busybox", "true"])
+        .ok();
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let file = stat(&host, "new", &format!("/etc/{name}"));
+        assert_eq!((&file["name"], &file["size"]), (&name.into(), &0.into()));
+    }
+    assert_eq!(host.docker(&["diff", "new"]).ok(), "");
+
+    let mut link = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    link.append_link(&mut header, "resolv.conf", "../run/nowhere")
+        .unwrap();
+    host.docker_with(&["cp", "-", "new:/etc"], &link.into_inner().unwrap())
+        .ok();
+    for _ in 0..2 {
+        let shown = stat(&host, "new", "/etc/resolv.conf");
+        assert_eq!(shown["linkTarget"], "/run/nowhere");
+        host.docker(&["cp", "new:/etc/passwd", "-"]).ok();
+        host.docker(&["start", "-a", "new"]).ok();
+    }
+    host.docker(&["rm", "new"]).ok();
+}

@@ -31,7 +31,10 @@ use crate::types::Snapshot;
 /// `MS_PRIVATE`.
 const PRIVATE: u64 = 1 << 18;
 
-/// What happens to the files.
+/// The files of /etc that are made for each run.
+const OF_HOST: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// What becomes of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// They are only read: nothing is made in the container's writable layer, not even mount points.
@@ -111,6 +114,9 @@ fn assemble(
     // The path does not matter: everything else is unmounted.
     attach_at(&root, &snapshot.directory)?;
     enter(&root)?;
+    if purpose == Purpose::Read {
+        make_files_of_runs(&root);
+    }
     for bind in &binds {
         let place = mount_point(&root, bind)?;
         attach(&bind.tree, &place, &bind.target)?;
@@ -230,7 +236,7 @@ fn binds(snapshot: &Snapshot, volumes: &[MountSpec]) -> Result<Vec<Bind>, CopyEr
         let source = snapshot.directory.join("volumes").join(index.to_string());
         binds.extend(bind(&source, target, false, ReadOnly::No, None)?);
     }
-    for name in ["hostname", "hosts", "resolv.conf"] {
+    for name in OF_HOST {
         let target = Path::new("/etc").join(name);
         if !snapshot
             .spec
@@ -300,9 +306,22 @@ fn bind(
     }))
 }
 
-/// Opens the mount point of a mount inside the root. Creates it if it is missing.
+/// Makes the files that every run has in /etc, empty, where the image has none: so a container that
+/// was never started has them too, as with Docker. They are in memory. Where there is no place for one,
+/// the image has something else.
+fn make_files_of_runs(root: &OwnedFd) {
+    for name in OF_HOST {
+        let _ = make(root, &Path::new("/etc").join(name), false);
+    }
+}
+
+/// The place of a mount inside the root, made when it is not there.
 fn mount_point(root: &OwnedFd, bind: &Bind) -> Result<OwnedFd, CopyError> {
-    let target = bind.target.as_path();
+    make(root, &bind.target, bind.is_directory)
+}
+
+/// A file or directory inside the root, made when it is not there.
+fn make(root: &OwnedFd, target: &Path, is_directory: bool) -> Result<OwnedFd, CopyError> {
     let bytes = target.as_os_str().as_bytes();
     match super::root::look_up(root.as_fd(), bytes, OFlags::empty()) {
         Err(Errno::NOENT) => {}
@@ -320,7 +339,7 @@ fn mount_point(root: &OwnedFd, bind: &Bind) -> Result<OwnedFd, CopyError> {
         place = match super::root::look_up(root.as_fd(), &path, OFlags::empty()) {
             Ok(found) => found,
             Err(Errno::NOENT) => {
-                let made = match last && !bind.is_directory {
+                let made = match last && !is_directory {
                     true => rustix::fs::mknodat(
                         &place,
                         name,
