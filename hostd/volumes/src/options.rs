@@ -107,34 +107,64 @@ fn parse(text: &str) -> (MountFlags, String) {
     (flags, data.join(","))
 }
 
-/// Replaces the host name of `addr=` by an address, because the kernel does not resolve names.
+/// The data with the server's address: the kernel knows no names. `addr=` with a name gets the address;
+/// without `addr=` (or `ip=`) the server is the one of the device, as for mount.nfs and mount.cifs.
 ///
 /// # Errors
 /// The name can't be resolved.
 pub(crate) fn resolved(wanted: &Wanted) -> std::io::Result<String> {
-    if !matches!(wanted.kind.as_str(), "nfs" | "nfs4" | "cifs" | "smb3") {
-        return Ok(wanted.data.clone());
-    }
+    let server = match wanted.kind.as_str() {
+        "nfs" | "nfs4" => server_of_nfs(&wanted.device),
+        "cifs" | "smb3" => server_of_cifs(&wanted.device),
+        _ => return Ok(wanted.data.clone()),
+    };
     let mut options = Vec::new();
-    for option in wanted.data.split(',') {
-        let name = option
-            .strip_prefix("addr=")
-            .filter(|name| name.parse::<IpAddr>().is_err());
-        options.push(match name {
-            None => option.to_owned(),
-            Some(name) => {
-                let found = (name, 0).to_socket_addrs()?.next();
-                let found = found.ok_or_else(|| {
-                    std::io::Error::new(
-                        std::io::ErrorKind::NotFound,
-                        format!("{name} has no address"),
-                    )
-                })?;
-                format!("addr={}", found.ip())
+    let mut is_named = false;
+    for option in wanted.data.split(',').filter(|option| !option.is_empty()) {
+        options.push(match option.split_once('=') {
+            Some((name @ ("addr" | "ip"), server)) => {
+                is_named = true;
+                format!("{name}={}", address(server)?)
             }
+            _ => option.to_owned(),
         });
     }
+    if let Some(server) = server
+        && !is_named
+    {
+        options.push(format!("addr={}", address(server)?));
+    }
     Ok(options.join(","))
+}
+
+/// `SERVER:/path`, with an IPv6 address in brackets. Without a server, `addr=` must name it.
+fn server_of_nfs(device: &str) -> Option<&str> {
+    let (server, _) = device.split_once(":/")?;
+    let server = server
+        .strip_prefix('[')
+        .map_or(server, |server| server.strip_suffix(']').unwrap_or(server));
+    (!server.is_empty()).then_some(server)
+}
+
+/// `//SERVER/share`.
+fn server_of_cifs(device: &str) -> Option<&str> {
+    let (server, _) = device.strip_prefix("//")?.split_once('/')?;
+    (!server.is_empty()).then_some(server)
+}
+
+/// The address of a server.
+fn address(server: &str) -> std::io::Result<IpAddr> {
+    if let Ok(address) = server.parse() {
+        return Ok(address);
+    }
+    let mut found = (server, 0).to_socket_addrs()?;
+    let found = found.next().ok_or_else(|| {
+        std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            format!("{server} has no address"),
+        )
+    })?;
+    Ok(found.ip())
 }
 
 /// The data without passwords.
@@ -175,6 +205,78 @@ mod tests {
         assert_eq!(check(&BTreeMap::new()), Ok(()));
         let whole = options(&[("type", "none"), ("device", "/x"), ("o", "bind,ro")]);
         assert_eq!(check(&whole), Ok(()));
+    }
+
+    /// What the kernel is told of a server, which this machine's kernel need not have a client for.
+    #[test]
+    fn servers_are_named_by_their_addresses() {
+        let local: IpAddr = ("localhost", 0)
+            .to_socket_addrs()
+            .unwrap()
+            .next()
+            .unwrap()
+            .ip();
+        for (kind, device, o, wanted) in [
+            (
+                "nfs",
+                ":/x",
+                "addr=192.0.2.1,vers=3",
+                "addr=192.0.2.1,vers=3".to_owned(),
+            ),
+            (
+                "nfs",
+                ":/x",
+                "addr=localhost,ro,soft",
+                format!("addr={local},soft"),
+            ),
+            (
+                "nfs4",
+                "192.0.2.1:/x",
+                "vers=4.2",
+                "vers=4.2,addr=192.0.2.1".to_owned(),
+            ),
+            ("nfs", "[2001:db8::1]:/x", "", "addr=2001:db8::1".to_owned()),
+            ("nfs", "localhost:/x", "", format!("addr={local}")),
+            (
+                "nfs",
+                "other:/x",
+                "addr=192.0.2.1",
+                "addr=192.0.2.1".to_owned(),
+            ),
+            (
+                "cifs",
+                "//192.0.2.1/s",
+                "username=a",
+                "username=a,addr=192.0.2.1".to_owned(),
+            ),
+            ("cifs", "//localhost/s", "", format!("addr={local}")),
+            (
+                "smb3",
+                "//other/s",
+                "ip=192.0.2.1",
+                "ip=192.0.2.1".to_owned(),
+            ),
+            (
+                "tmpfs",
+                "tmpfs",
+                "size=1m,addr=x",
+                "size=1m,addr=x".to_owned(),
+            ),
+        ] {
+            let options = options(&[("type", kind), ("device", device), ("o", o)]);
+            let wanted_mount = super::wanted(&options).unwrap();
+            assert_eq!(
+                resolved(&wanted_mount).unwrap(),
+                wanted,
+                "{kind} {device} {o}"
+            );
+            assert_eq!(
+                wanted_mount.flags.contains(MountFlags::RDONLY),
+                o.contains("ro,")
+            );
+        }
+        let unknown = options(&[("type", "nfs"), ("device", "no-such-host.invalid:/x")]);
+        assert!(resolved(&super::wanted(&unknown).unwrap()).is_err());
     }
 
     #[test]
