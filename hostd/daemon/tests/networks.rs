@@ -3,6 +3,8 @@
 
 #[path = "networks/addresses.rs"]
 mod addresses;
+#[path = "networks/clients.rs"]
+mod clients;
 mod common;
 #[path = "networks/details.rs"]
 mod details;
