@@ -3,6 +3,8 @@
 #[path = "containers/answers.rs"]
 mod answers;
 mod common;
+#[path = "containers/events.rs"]
+mod events;
 #[path = "containers/health.rs"]
 mod health;
 #[path = "containers/host_objects.rs"]
