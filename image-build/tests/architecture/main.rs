@@ -204,6 +204,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-linux",
             "keelson-log",
             "keelson-model",
+            "keelson-netlink",
             "keelson-sys",
             "keelson-oci",
             "keelson-runtime",

@@ -96,7 +96,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     (
         "Request",
         &[
-            "benches/src/engines.rs",
+            "benches/src/engines/requests.rs",
             "libs/model/src/init.rs",
             "libs/netlink/src/batch/request.rs",
             "libs/resolver-protocol/src/message.rs",

@@ -34,6 +34,9 @@ struct Options {
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
+    /// hostd, with its other programs in the same directory, instead of one that is built first.
+    #[arg(long, value_name = "FILE")]
+    hostd: Option<PathBuf>,
     /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing
     /// versions.
     #[arg(long, value_name = "FILE")]
@@ -76,8 +79,13 @@ fn main() -> Result<()> {
         rustix::process::geteuid().is_root(),
         "engines can only be started by root"
     );
-    build::release("keelson-runtime", "keelson-runtime")?;
-    let hostd = build::release("hostd", "hostd")?;
+    let hostd = match &options.hostd {
+        Some(hostd) => hostd.clone(),
+        None => {
+            build::release("keelson-runtime", "keelson-runtime")?;
+            build::release("hostd", "hostd")?
+        }
+    };
     let directory = tempfile::Builder::new()
         .prefix("keelson-engine-bench")
         .tempdir()?;
