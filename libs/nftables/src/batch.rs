@@ -82,8 +82,21 @@ impl Batch {
         );
     }
 
-    /// Deletes a table with everything in it. The table must exist; call [`Self::add_table`] first
-    /// to make sure of that.
+    /// Adds a table that must not be there yet: with one the batch is refused by `EEXIST`.
+    pub fn create_table(&mut self, table: Table) {
+        self.push(
+            NEW_TABLE,
+            wire::CREATE | wire::EXCLUSIVE,
+            table,
+            format!("create {table}"),
+            |writer| {
+                writer.text(1, table.name);
+            },
+        );
+    }
+
+    /// Deletes a table with all that is in it. It must be there: [`Self::add_table`] before makes sure
+    /// of that.
     pub fn delete_table(&mut self, table: Table) {
         self.push(
             DELETE_TABLE,

@@ -31,15 +31,32 @@ const PRIORITY: i32 = -110;
 /// # Errors
 /// The kernel refuses; then nothing was changed.
 pub fn install(netfilter: &mut Netfilter, udp: u16, tcp: u16) -> Result<(), NftError> {
-    netfilter.commit(&batch(udp, tcp))
+    // As a rule there is no table yet. Nothing may be deleted then: the kernel would wait for an RCU
+    // grace period when the socket is closed, and the start of a container with it.
+    match netfilter.commit(&batch(udp, tcp, Before::Nothing)) {
+        Err(error) if error.is_other() => netfilter.commit(&batch(udp, tcp, Before::Anything)),
+        other => other,
+    }
 }
 
-fn batch(udp: u16, tcp: u16) -> Batch {
+/// What there may be before.
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    Anything,
+}
+
+fn batch(udp: u16, tcp: u16, before: Before) -> Batch {
     const CHAIN: &str = "output";
     let mut batch = Batch::new();
-    batch.add_table(TABLE);
-    batch.delete_table(TABLE);
-    batch.add_table(TABLE);
+    match before {
+        Before::Nothing => batch.create_table(TABLE),
+        Before::Anything => {
+            batch.add_table(TABLE);
+            batch.delete_table(TABLE);
+            batch.add_table(TABLE);
+        }
+    }
     let chain = Chain::base(CHAIN, ChainKind::Nat, Hook::Output, PRIORITY);
     batch.add_chain(TABLE, &chain);
     for (protocol, port) in [(UDP, udp), (TCP, tcp)] {

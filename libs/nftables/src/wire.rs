@@ -8,6 +8,8 @@ const FAMILY_HEADER: usize = 4;
 pub(crate) const REQUEST: u16 = 0x1;
 pub(crate) const ACK: u16 = 0x4;
 pub(crate) const DUMP: u16 = 0x300;
+/// It must not be there yet.
+pub(crate) const EXCLUSIVE: u16 = 0x200;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const APPEND: u16 = 0x800;
 /// In an answer: the list changed while it was being read.
