@@ -78,6 +78,19 @@ pub fn make_root(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The root file system as an archive, for engines to import.
+///
+/// # Errors
+/// As for [`make_root`].
+pub fn image() -> Result<Vec<u8>> {
+    let directory = tempfile::tempdir()?;
+    make_root(directory.path())?;
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", directory.path())?;
+    Ok(archive.into_inner()?)
+}
+
 /// Writes a bundle that runs `command` in a root file system, and returns its directory.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::group::{Group, ProcessorTime};
-use crate::tools;
+use crate::{tools, usage};
 
 mod networked;
 mod requests;
@@ -40,6 +40,8 @@ pub struct Engine {
     /// The client with its leading arguments.
     client: Vec<OsString>,
     daemon: Option<Child>,
+    /// What started the daemon.
+    start: Command,
     group: Group,
     /// Its data directory.
     directory: PathBuf,
@@ -228,6 +230,7 @@ impl Engine {
             dialect,
             client,
             daemon: Some(child),
+            start: daemon,
             group,
             directory,
             socket: ready.to_owned(),
@@ -264,6 +267,45 @@ impl Engine {
     /// Its cgroup is gone.
     pub fn processor_time(&self) -> Result<ProcessorTime> {
         self.group.processor_time()
+    }
+
+    /// Kills the daemon and starts it again; returns when it is executed.
+    ///
+    /// # Errors
+    /// It has none, or can't be executed.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("there is no daemon")?;
+        daemon.kill()?;
+        daemon.wait()?;
+        self.daemon = Some(self.start.spawn().context("execute the daemon again")?);
+        Ok(())
+    }
+
+    /// Its processes whose program has one of these names, containers included.
+    ///
+    /// # Errors
+    /// Its cgroup is gone.
+    pub fn programs(&self, names: &[&str]) -> Result<Vec<i32>> {
+        let mut processes = self.group.processes()?;
+        // Not by the kernel's name of it: shims are executed by the number of a descriptor.
+        processes.retain(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let program = String::from_utf8_lossy(program);
+            let name = program.rsplit('/').next().unwrap_or_default();
+            names.contains(&name)
+        });
+        Ok(processes)
+    }
+
+    /// Proportional memory of such processes, in bytes.
+    ///
+    /// # Errors
+    /// Its cgroup is gone.
+    pub fn memory(&self, names: &[&str]) -> Result<u64> {
+        let memory = self.programs(names)?.into_iter();
+        // One may have ended meanwhile.
+        Ok(memory.flat_map(usage::proportional_memory).sum())
     }
 
     /// Its daemon, when it has one.

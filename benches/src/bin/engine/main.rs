@@ -1,5 +1,7 @@
 //! The life of containers over the Docker API: hostd beside Docker. See README.md.
 
+mod crowd;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,13 @@ struct Options {
     /// How many other containers there are in the second table.
     #[arg(long, default_value_t = 200)]
     present: usize,
+    /// How many containers run when lists, memory and a restart are measured; peers, which need
+    /// minutes for that, get a tenth. 0: this is left out.
+    #[arg(long, default_value_t = 300)]
+    crowd: usize,
+    /// Don't have peers run ten containers at a time.
+    #[arg(long)]
+    peers_one_by_one: bool,
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
@@ -105,21 +114,25 @@ fn main() -> Result<()> {
         let docker = Engine::dockerd(disk, run)?;
         engines.extend(docker.map(|docker| ("docker".to_owned(), docker)));
     }
-    let image = image()?;
+    let idle = crowd::idle(&engines)?;
+    let image = bundle::image()?;
     for (_, engine) in &engines {
         let path = format!("/images/create?fromSrc=-&repo={IMAGE}");
         http::call(engine.socket(), "POST", &path, &image)?;
     }
-    let together = |engine: &mut Engine| life(engine, Duration::ZERO);
+    let one_by_one = options.peers_one_by_one;
+    let together = |engine: &mut Engine| life(engine, Duration::ZERO, one_by_one);
     let empty = interleave(&mut engines, options.rounds, together)?;
-    let rested = interleave(&mut engines, options.rounds, |engine| life(engine, REST))?;
+    let rested = interleave(&mut engines, options.rounds, |engine| {
+        life(engine, REST, one_by_one)
+    })?;
     for (_, engine) in &engines {
         for _ in 0..options.present {
             create(engine.socket(), &["sleep", "1000"])?;
         }
     }
     let full = interleave(&mut engines, options.rounds, together)?;
-    let tables = [
+    let mut tables = vec![
         figures("Containers over the API, ms", &empty, &FIGURES),
         figures(
             &format!("The same, each step after {} ms of rest", REST.as_millis()),
@@ -133,17 +146,15 @@ fn main() -> Result<()> {
             &FIGURES,
         ),
     ];
+    tables.push(idle);
+    if options.crowd > 0 {
+        tables.push(crowd::measure(
+            &mut engines,
+            options.crowd,
+            options.present,
+        )?);
+    }
     table::publish(&tables, options.json.as_deref())
-}
-
-/// busybox, as an archive to import.
-fn image() -> Result<Vec<u8>> {
-    let directory = tempfile::tempdir()?;
-    bundle::make_root(directory.path())?;
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.follow_symlinks(false);
-    archive.append_dir_all(".", directory.path())?;
-    Ok(archive.into_inner()?)
 }
 
 /// Creates a container without a network and returns its identifier.
@@ -162,7 +173,7 @@ fn text(value: &Value, place: &str) -> Result<String> {
 }
 
 /// One container's life, with a rest before each step.
-fn life(engine: &Engine, rest: Duration) -> Result<Life> {
+fn life(engine: &Engine, rest: Duration, one_by_one: bool) -> Result<Life> {
     let socket = engine.socket();
     let mut clock = Clock(Instant::now());
     clock.rest(rest);
@@ -189,7 +200,7 @@ fn life(engine: &Engine, rest: Duration) -> Result<Life> {
     clock.rest(rest);
     http::call(socket, "DELETE", &container, b"")?;
     let remove = clock.lap();
-    let many = match rest.is_zero() {
+    let many = match rest.is_zero() && !(one_by_one && engine.name == "docker") {
         true => many(engine)?,
         false => <(Duration, Duration)>::default(),
     };

@@ -175,14 +175,9 @@ fn shape(file: &Path) -> Result<Duration> {
 
 /// A container that never ran, with a log.
 fn subject(engine: Engine, options: &Options) -> Result<Subject> {
-    let root = tempfile::tempdir()?;
-    bundle::make_root(root.path())?;
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.follow_symlinks(false);
-    archive.append_dir_all(".", root.path())?;
     let socket = engine.socket();
     let path = format!("/images/create?fromSrc=-&repo={IMAGE}");
-    http::call(socket, "POST", &path, &archive.into_inner()?)?;
+    http::call(socket, "POST", &path, &bundle::image()?)?;
     let body = json!({
         "Image": IMAGE,
         "Cmd": ["true"],

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use keelson_benches::build;
 use keelson_benches::engines::Engine;
 use keelson_benches::table;
+use keelson_benches::{build, bundle};
 
 use floor::Floor;
 use subject::Subject;
@@ -104,7 +104,7 @@ fn subjects(
     disk: &Path,
     run: &Path,
 ) -> Result<Vec<(String, Subject)>> {
-    let archive = subject::image()?;
+    let archive = bundle::image()?;
     let mut subjects = Vec::new();
     let others = options.beside.iter().map(PathBuf::as_path);
     for (number, program) in std::iter::once(hostd).chain(others).enumerate() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use keelson_benches::engines::Engine;
-use keelson_benches::{bundle, http};
+use keelson_benches::http;
 use keelson_netlink::Namespace;
 use serde_json::{Value, json};
 
@@ -134,14 +134,4 @@ impl Inside {
 /// The `HostConfig` of a container in a network.
 pub(crate) fn host_config(network: &str) -> Value {
     json!({"NetworkMode": network})
-}
-
-/// busybox, as an archive to import.
-pub(crate) fn image() -> Result<Vec<u8>> {
-    let directory = tempfile::tempdir()?;
-    bundle::make_root(directory.path())?;
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.follow_symlinks(false);
-    archive.append_dir_all(".", directory.path())?;
-    Ok(archive.into_inner()?)
 }
