@@ -117,7 +117,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
 }
 
 fn load(options: &Options) -> LoadedConfig {
-    let loaded = keelson_config::load(&Sources::under(&options.config_root));
+    let loaded = keelson_config::current(&Sources::under(&options.config_root));
     for problem in &loaded.problems {
         warn!(%problem, "configuration");
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use keelson_config::IpPrefix;
 use keelson_model::host::{LinkConfig, MachineConfig};
 
+use crate::dhcp::arp::mac_text;
 use crate::dhcp::lease::Lease;
 use crate::dhcp::machine::Time;
 use crate::model::{Desired, DesiredLink, Link, Origin, Route};
@@ -68,9 +69,7 @@ pub fn desired(
         automatic = chosen.map(|link| LinkConfig {
             name: link.name.clone(),
             dhcp4: true,
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            mtu: None,
+            ..LinkConfig::default()
         });
         if automatic.is_none() {
             problems.push("this machine has no Ethernet link".to_owned());
@@ -80,7 +79,7 @@ pub fn desired(
         &config.network.link
     };
     for (position, wanted) in configured.iter().enumerate() {
-        match links.iter().find(|link| link.name == wanted.name) {
+        match links.iter().find(|link| is_meant(wanted, link)) {
             Some(link) => {
                 let metric = METRIC.saturating_add(u32::try_from(position).unwrap_or(u32::MAX));
                 let lease = leases.get(&link.index).filter(|_| wanted.dhcp4);
@@ -93,6 +92,16 @@ pub fn desired(
         }
     }
     (Desired { links: out }, problems)
+}
+
+/// Whether an entry of the configuration is about this link.
+fn is_meant(wanted: &LinkConfig, link: &Link) -> bool {
+    match &wanted.mac {
+        Some(mac) => link
+            .mac
+            .is_some_and(|own| link.physical && mac_text(&own).eq_ignore_ascii_case(mac)),
+        None => link.name == wanted.name,
+    }
 }
 
 fn desired_link(

@@ -1,5 +1,6 @@
 //! One file: bytes → checked table, or a list of problems with their places.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use keelson_model::host::MachineConfig;
 use toml::Table;
 use toml::de::{DeTable, DeValue};
 
+use crate::path;
 use crate::problem::Problem;
 use crate::schema;
 use crate::validate::{self, Fault};
@@ -21,6 +23,8 @@ pub struct Layer {
     pub file: PathBuf,
     /// The members of the file only: defaults are not filled in.
     pub table: Table,
+    /// The line of each value, by its path. A list is one value.
+    pub lines: BTreeMap<String, usize>,
 }
 
 /// Parses and checks one file.
@@ -72,6 +76,7 @@ pub fn parse(bytes: &[u8], file: &Path) -> Result<Layer, Vec<Problem>> {
         Ok(table) => Ok(Layer {
             file: file.to_owned(),
             table,
+            lines: lines(text, tree.get_ref()),
         }),
         Err(error) => Err(vec![type_problem(text, file, tree.get_ref(), &error)]),
     }
@@ -116,6 +121,8 @@ fn type_problem(text: &str, file: &Path, tree: &DeTable<'_>, error: &toml::de::E
     let remedy = schema::remedy(&field).to_owned();
     let message = if field.is_empty() {
         message
+    } else if schema::is_secret(&field) {
+        format!("field {field} is wrong: its type is another")
     } else {
         format!("field {field} is wrong: {message}")
     };
@@ -158,10 +165,7 @@ fn field_at(tree: &DeTable<'_>, wanted: &Range<usize>) -> String {
 fn span_of(tree: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
     let mut best: Option<(usize, Range<usize>)> = None;
     walk_table(tree, "", &mut |span, path| {
-        let encloses = field
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-        if encloses
+        if path::is_within(field, path)
             && best
                 .as_ref()
                 .is_none_or(|(length, _)| *length <= path.len())
@@ -172,13 +176,36 @@ fn span_of(tree: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
     best.map(|(_, span)| span)
 }
 
+/// The line of each value that is no table.
+fn lines(text: &str, tree: &DeTable<'_>) -> BTreeMap<String, usize> {
+    let starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let mut lines = BTreeMap::new();
+    note_lines(tree, "", &starts, &mut lines);
+    lines
+}
+
+fn note_lines(
+    table: &DeTable<'_>,
+    at: &str,
+    starts: &[usize],
+    lines: &mut BTreeMap<String, usize>,
+) {
+    for (key, value) in table {
+        let path = path::join(at, key.get_ref());
+        match value.get_ref() {
+            DeValue::Table(inner) => note_lines(inner, &path, starts, lines),
+            _ => {
+                let before = starts.partition_point(|newline| *newline < key.span().start);
+                lines.insert(path, before + 1);
+            }
+        }
+    }
+}
+
 /// Calls `note` for each key and each value with its path, outer ones first.
 fn walk_table(table: &DeTable<'_>, path: &str, note: &mut impl FnMut(&Range<usize>, &str)) {
     for (key, value) in table {
-        let path = match path {
-            "" => key.get_ref().to_string(),
-            _ => format!("{path}.{}", key.get_ref()),
-        };
+        let path = path::join(path, key.get_ref());
         note(&key.span(), &path);
         note(&value.span(), &path);
         walk_value(value.get_ref(), &path, note);
@@ -228,6 +255,7 @@ impl Place {
             field,
             message,
             remedy,
+            warning: false,
         }
     }
 }

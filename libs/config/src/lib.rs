@@ -1,35 +1,56 @@
 //! The host configuration of a machine, read from its layers.
 //!
-//! Layers, lowest first: built-in defaults, the image (`/usr/lib/keelson/host.toml`), the
-//! platform (QEMU fw_cfg), and the operator (`/etc/keelson/host.toml`, then
-//! `/etc/keelson/host.toml.d/*.toml` in the order of their names). Tables are merged member by
-//! member; any other value, lists included, is replaced whole.
+//! Layers, lowest first: built-in defaults, the image (`/usr/lib/keelson/host.toml`), the kernel
+//! command line (`keelson.config.KEY=VALUE`), the platform (what provisioning wrote, QEMU fw_cfg), and
+//! the operator (`/etc/keelson/host.toml`, then `/etc/keelson/host.toml.d/*.toml` in the order of
+//! their names). Tables are merged member by member; any other value, lists included, is replaced
+//! whole.
 //!
 //! Reading never fails. A wrong file is left out completely and reported as a [`Problem`], so that
 //! a typing error can't prevent a machine from booting to its API. When one of the operator's files
 //! is wrong, the copy that [`save_last_good`] kept takes the place of *all* the operator's files:
 //! a part of the operator's files may mean something else than all of them. If no such copy exists
-//! yet, the correct files of the operator are used.
+//! yet, the correct files of the operator are used. The copy also stands in when the machine did not
+//! become healthy with the operator's files several times.
 //!
-//! Parsing ([`parse`], [`merge()`]) is pure; only [`load()`] and [`save_last_good`] touch files. In the
-//! order of reading:
+//! The program `keelson-config` merges once at each boot and publishes the result; the other programs
+//! read that ([`current`]). Parsing ([`parse`], [`Merged`]) is pure. In the order of reading:
 //!
-//! - [`load()`]: all layers from files, and the last good copy of the operator's.
-//! - [`parse`]: one file, with its problems ([`Problem`]).
-//! - `validate`: checks of values that have the right type.
-//! - `schema`: the valid values of each field, for the remedies.
-//! - [`merge()`]: one layer over another.
+//! - [`Sources`]: the paths.
+//! - [`load()`]: all layers from files.
+//! - [`parse`], `command_line`: one layer, with its problems ([`Problem`]).
+//! - `validate`, `not_built`: checks of values that have the right type.
+//! - [`schema`]: every field in words: remedies, effect of a change, the generated page.
+//! - [`merge()`], [`Merged`]: one layer over another, and where each value came from ([`Origin`]).
+//! - `effective`: the published result.
+//! - `trial`: the last good configuration and the count of starts that were not healthy.
+//! - [`change`], `history`: changes while the machine runs.
 
+pub mod change;
+mod command_line;
+mod effective;
+mod error;
+mod history;
 mod layer;
 mod load;
 mod merge;
+mod not_built;
+mod origin;
+mod path;
 mod problem;
-mod schema;
+pub mod schema;
+mod sources;
+mod trial;
 mod validate;
 
+pub use effective::{current, publish, refresh};
+pub use error::{ChangeError, SaveError};
 pub use keelson_model::ip::{IpPrefix, PrefixError};
 pub use layer::{Layer, MAX_LAYER_BYTES, parse};
-pub use load::{LoadedConfig, SaveError, Sources, load, save_last_good};
-pub use merge::merge;
+pub use load::{HIDDEN, LoadedConfig, load, masked};
+pub use merge::{Merged, merge};
+pub use origin::{LayerKind, Origin, Origins};
 pub use problem::Problem;
-pub use validate::{check_domain_name, check_host_name, check_link_name};
+pub use sources::Sources;
+pub use trial::{MOST_UNHEALTHY_STARTS, count_start, save_last_good};
+pub use validate::{check_domain_name, check_host_name, check_link_name, parse_mode, sysctl_path};

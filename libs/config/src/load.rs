@@ -1,163 +1,228 @@
-//! Reading the layers from files, and keeping the last good copy.
+//! Reading the layers from files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use keelson_files::Durability;
-use keelson_model::error::ErrorKind;
 use keelson_model::host::MachineConfig;
 use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
-use crate::layer::{MAX_LAYER_BYTES, parse};
-use crate::merge::merge;
+use crate::command_line;
+use crate::layer::{Layer, MAX_LAYER_BYTES, parse};
+use crate::merge::{Merged, each_value, merge};
+use crate::origin::{LayerKind, Origin, Origins};
 use crate::problem::Problem;
+use crate::sources::Sources;
+use crate::{not_built, trial};
 
 /// Most files of a `host.toml.d` directory that are read.
 const MAX_DROP_INS: usize = 256;
-
-/// The paths of the layers. A file that does not exist is an empty layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sources {
-    /// Files below the operator's, lowest first: image, then platform.
-    pub base: Vec<PathBuf>,
-    /// The operator's file.
-    pub operator: PathBuf,
-    /// Directory of the operator's other files (`*.toml`, in the order of their names).
-    pub operator_dir: PathBuf,
-    /// The copy that [`save_last_good`] keeps.
-    pub last_good: PathBuf,
-}
-
-impl Sources {
-    /// The sources of a running machine.
-    #[must_use]
-    pub fn machine() -> Self {
-        Self::under(Path::new("/"))
-    }
-
-    /// The same layout below another directory, for tests and for images.
-    #[must_use]
-    pub fn under(root: &Path) -> Self {
-        Self {
-            base: vec![
-                root.join("usr/lib/keelson/host.toml"),
-                root.join("sys/firmware/qemu_fw_cfg/by_name/opt/io.keelson/host.toml/raw"),
-            ],
-            operator: root.join("etc/keelson/host.toml"),
-            operator_dir: root.join("etc/keelson/host.toml.d"),
-            last_good: root.join("var/lib/keelson/host/last-good.toml"),
-        }
-    }
-}
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedConfig {
     /// All layers that are good, merged.
     pub config: MachineConfig,
-    /// What is wrong with the others. A caller logs these; none of them may stop it.
+    /// Where each value came from; those without an entry are built in.
+    pub origins: Origins,
+    /// What is wrong with the others, and warnings. A caller logs these; none of them may stop it.
     pub problems: Vec<Problem>,
+    /// What a person should know beyond that, one sentence each: that the last good configuration
+    /// stands in, and why.
+    pub notices: Vec<String>,
     /// The files that the configuration was made of, lowest first.
     pub layers: Vec<PathBuf>,
-    /// The operator's files merged. `None` if one of them is wrong.
-    operator: Option<Table>,
+    /// The merged layers, without built-in values.
+    pub table: Table,
+    /// The operator's files merged. `None` if the last good copy stands in for them, or should.
+    pub(crate) operator: Option<Table>,
 }
 
 impl LoadedConfig {
-    /// Whether the last good copy stands in for the operator's files.
+    /// Whether the operator's files are not what counts.
     #[must_use]
     pub fn operator_is_broken(&self) -> bool {
         self.operator.is_none()
     }
+
+    /// Every value, those that are built in included.
+    #[must_use]
+    pub fn complete(&self) -> Table {
+        let mut table = Table::try_from(MachineConfig::default()).unwrap_or_default();
+        merge(&mut table, self.table.clone());
+        table
+    }
+
+    /// The origin of each value, those that are built in included.
+    #[must_use]
+    pub fn complete_origins(&self) -> Origins {
+        let mut origins = self.origins.clone();
+        each_value(&self.complete(), "", &mut |path, _| {
+            origins
+                .entry(path.to_owned())
+                .or_insert_with(Origin::built_in);
+        });
+        origins
+    }
 }
 
-/// Reads all layers. Never fails: the crate's documentation says how bad layers are handled.
+/// Reads and merges all layers. Never fails: the crate's documentation says how bad layers are
+/// handled.
 #[must_use]
 pub fn load(sources: &Sources) -> LoadedConfig {
-    let mut problems = Vec::new();
-    let mut layers = Vec::new();
-    let mut table = Table::new();
-    for file in &sources.base {
+    assemble(sources, None)
+}
+
+/// A text that takes the place of one of the operator's files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Instead<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) text: &'a [u8],
+}
+
+/// Reads and merges all layers, with `instead` in the place of its file.
+pub(crate) fn assemble(sources: &Sources, instead: Option<Instead<'_>>) -> LoadedConfig {
+    let mut building = Building::default();
+    building.file(LayerKind::Image, &sources.image);
+    building.command_line(&sources.command_line);
+    for file in &sources.platform {
+        building.file(LayerKind::Platform, file);
+    }
+
+    let (layers, found) = read_operator(sources, instead);
+    let broken = !found.is_empty();
+    building.problems.extend(found);
+    let mut operator = Table::new();
+    for layer in &layers {
+        merge(&mut operator, layer.table.clone());
+    }
+    let given_up = match (broken, instead) {
+        (false, None) => trial::given_up(sources, &operator),
+        _ => None,
+    };
+    if let Some(reason) = &given_up {
+        building.notices.push(reason.clone());
+    }
+    let replaced = (broken || given_up.is_some()) && building.last_good(&sources.last_good());
+    if !replaced {
+        // There is no last good copy: the correct files of the operator are better than none.
+        for layer in layers {
+            building.add(LayerKind::Operator, layer);
+        }
+    }
+    let operator = (!broken && given_up.is_none()).then_some(operator);
+    building.finish(&sources.operator, operator)
+}
+
+#[derive(Default)]
+struct Building {
+    merged: Merged,
+    layers: Vec<PathBuf>,
+    problems: Vec<Problem>,
+    notices: Vec<String>,
+}
+
+impl Building {
+    fn add(&mut self, kind: LayerKind, layer: Layer) {
+        self.problems.extend(not_built::warnings(&layer));
+        self.layers.push(layer.file.clone());
+        self.merged.add(kind, layer);
+    }
+
+    fn file(&mut self, kind: LayerKind, file: &Path) {
+        match read_layer(file) {
+            Ok(Some(layer)) => self.add(kind, layer),
+            Ok(None) => {}
+            Err(found) => self.problems.extend(found),
+        }
+    }
+
+    fn command_line(&mut self, file: &Path) {
+        // Absent in tests; the kernel's own is at most 4 KiB long.
+        let Ok(bytes) = fs::read(file) else { return };
+        match command_line::layer(&bytes) {
+            Ok(Some(layer)) => self.add(LayerKind::CommandLine, layer),
+            Ok(None) => {}
+            Err(found) => self.problems.extend(found),
+        }
+    }
+
+    /// Returns whether there is one.
+    fn last_good(&mut self, file: &Path) -> bool {
         match read_layer(file) {
             Ok(Some(layer)) => {
-                merge(&mut table, layer);
-                layers.push(file.clone());
+                self.add(LayerKind::LastGood, layer);
+                true
             }
-            Ok(None) => {}
-            Err(found) => problems.extend(found),
-        }
-    }
-
-    let (operator, files, found) = read_operator(sources);
-    let broken = !found.is_empty();
-    problems.extend(found);
-    if broken {
-        match read_layer(&sources.last_good) {
-            Ok(Some(last_good)) => {
-                merge(&mut table, last_good);
-                layers.push(sources.last_good.clone());
-            }
-            // There is no last good copy: the correct files of the operator are better than none.
-            Ok(None) => {
-                merge(&mut table, operator.clone());
-                layers.extend(files);
-            }
+            Ok(None) => false,
             Err(found) => {
-                problems.extend(found);
-                merge(&mut table, operator.clone());
-                layers.extend(files);
+                self.problems.extend(found);
+                false
             }
         }
-    } else {
-        merge(&mut table, operator.clone());
-        layers.extend(files);
     }
 
-    // Each layer was checked against the same types, so this should not fail. If it does, the
-    // machine still boots.
-    let config = match MachineConfig::deserialize(table) {
-        Ok(config) => config,
-        Err(error) => {
-            problems.push(Problem::of_file(
-                &sources.operator,
-                format!("the layers cannot be merged: {error}"),
-                "the built-in configuration is used",
-            ));
-            layers.clear();
-            MachineConfig::default()
+    fn finish(mut self, operator_file: &Path, operator: Option<Table>) -> LoadedConfig {
+        // Each layer was checked against the same types, so this should not fail. If it does, the
+        // machine still boots.
+        let config = match MachineConfig::deserialize(self.merged.table.clone()) {
+            Ok(config) => config,
+            Err(error) => {
+                self.problems.push(Problem::of_file(
+                    operator_file,
+                    format!("the layers cannot be merged: {error}"),
+                    "the built-in configuration is used",
+                ));
+                self.layers.clear();
+                self.merged = Merged::default();
+                MachineConfig::default()
+            }
+        };
+        LoadedConfig {
+            config,
+            origins: self.merged.origins,
+            problems: self.problems,
+            notices: self.notices,
+            layers: self.layers,
+            table: self.merged.table,
+            operator,
         }
-    };
-    LoadedConfig {
-        config,
-        problems,
-        layers,
-        operator: (!broken).then_some(operator),
     }
 }
 
-/// The operator's files merged, the names of the good ones, and the problems.
-fn read_operator(sources: &Sources) -> (Table, Vec<PathBuf>, Vec<Problem>) {
-    let mut table = Table::new();
+/// The operator's good files in order, and the problems of the others.
+pub(crate) fn read_operator(
+    sources: &Sources,
+    instead: Option<Instead<'_>>,
+) -> (Vec<Layer>, Vec<Problem>) {
     let mut good = Vec::new();
     let mut problems = Vec::new();
-    let mut files = vec![sources.operator.clone()];
+    let mut files = Vec::new();
     match drop_ins(&sources.operator_dir) {
         Ok(found) => files.extend(found),
         Err(problem) => problems.push(*problem),
     }
+    if let Some(instead) = instead
+        && instead.file != sources.operator
+        && !files.iter().any(|file| file == instead.file)
+    {
+        files.push(instead.file.to_owned());
+        files.sort();
+    }
+    files.insert(0, sources.operator.clone());
     for file in files {
-        match read_layer(&file) {
-            Ok(Some(layer)) => {
-                merge(&mut table, layer);
-                good.push(file);
-            }
+        let read = match instead.filter(|instead| instead.file == file) {
+            Some(instead) => parse(instead.text, &file).map(Some),
+            None => read_layer(&file),
+        };
+        match read {
+            Ok(Some(layer)) => good.push(layer),
             Ok(None) => {}
             Err(found) => problems.extend(found),
         }
     }
-    (table, good, problems)
+    (good, problems)
 }
 
 /// The `*.toml` files of a directory, sorted by name. Hidden files are editors' leftovers.
@@ -200,7 +265,7 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
 }
 
 /// Reads one file; `None` when it doesn't exist.
-fn read_layer(file: &Path) -> Result<Option<Table>, Vec<Problem>> {
+pub(crate) fn read_layer(file: &Path) -> Result<Option<Layer>, Vec<Problem>> {
     let unreadable = |error: io::Error| {
         vec![Problem::of_file(
             file,
@@ -236,70 +301,38 @@ fn read_layer(file: &Path) -> Result<Option<Table>, Vec<Problem>> {
                 .read_to_end(&mut bytes)
         })
         .map_err(unreadable)?;
-    parse(&bytes, file).map(|layer| Some(layer.table))
+    parse(&bytes, file).map(Some)
 }
 
-/// Why the last good copy could not be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum SaveError {
-    /// One of the operator's files is wrong, so there is nothing good to keep.
-    #[error("the operator's configuration has errors and is not kept as the last good one")]
-    NotGood,
-    /// The table cannot be written as TOML.
-    #[error("the configuration cannot be written as TOML: {0}")]
-    Serialize(#[from] toml::ser::Error),
-    /// A file operation failed.
-    #[error("{operation} {path}: {source}")]
-    Io {
-        /// The operation: `create`, `write`, `fsync`, `rename`, ….
-        operation: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+/// The table with what must not be shown replaced by [`HIDDEN`].
+#[must_use]
+pub fn masked(table: &Table) -> Table {
+    let mut table = table.clone();
+    for (key, value) in &mut table {
+        mask(value, &crate::path::join("", key));
+    }
+    table
 }
 
-impl From<keelson_files::FileError> for SaveError {
-    fn from(error: keelson_files::FileError) -> Self {
-        Self::Io {
-            operation: error.operation,
-            path: error.path,
-            source: error.source,
+/// What stands for a secret.
+pub const HIDDEN: &str = "(hidden)";
+
+fn mask(value: &mut Value, path: &str) {
+    if crate::schema::is_secret(path) {
+        *value = Value::String(HIDDEN.to_owned());
+        return;
+    }
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                mask(value, &crate::path::join(path, key));
+            }
         }
-    }
-}
-
-impl SaveError {
-    /// The kind of the error for the caller.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotGood => ErrorKind::Conflict,
-            Self::Serialize(_) | Self::Io { .. } => ErrorKind::Internal,
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                mask(item, &format!("{path}[{index}]"));
+            }
         }
+        _ => {}
     }
-}
-
-/// Stores the operator's present configuration, for use when a later edit is wrong.
-///
-/// # Errors
-/// [`SaveError::NotGood`] when one of the files is wrong; nothing is written then.
-pub fn save_last_good(loaded: &LoadedConfig, sources: &Sources) -> Result<(), SaveError> {
-    let operator = loaded.operator.as_ref().ok_or(SaveError::NotGood)?;
-    let text = toml::to_string(operator)?;
-    let path = &sources.last_good;
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok(());
-    }
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir).map_err(|source| SaveError::Io {
-        operation: "create",
-        path: dir.to_owned(),
-        source,
-    })?;
-    // Left by a run that ended in a power cut.
-    keelson_files::sweep_dead(dir)?;
-    keelson_files::write(path, text.as_bytes(), 0o600, Durability::Flushed)?;
-    Ok(())
 }

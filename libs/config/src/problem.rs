@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// One fault in one layer. The layer was left out of the effective configuration.
+/// One fault in one layer. Unless it is a warning, the layer was left out of the effective
+/// configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file as the operator knows it.
@@ -20,6 +21,9 @@ pub struct Problem {
     pub message: String,
     /// What would be right, one sentence without a full stop.
     pub remedy: String,
+    /// Whether the layer counts all the same.
+    #[serde(default)]
+    pub warning: bool,
 }
 
 impl Problem {
@@ -32,6 +36,7 @@ impl Problem {
             field: String::new(),
             message,
             remedy: remedy.to_owned(),
+            warning: false,
         }
     }
 }

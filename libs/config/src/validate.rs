@@ -1,5 +1,9 @@
 //! Checks of values that have the right type but may not be valid.
 
+mod machine;
+
+pub use machine::{parse_mode, sysctl_path};
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -9,6 +13,8 @@ use keelson_model::host::{
 };
 use keelson_model::ip::IpPrefix;
 use keelson_model::users::UserRange;
+
+use crate::path;
 
 /// A wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,7 @@ pub(crate) fn check(config: &MachineConfig) -> Vec<Fault> {
     check_engine(&config.engine, &mut faults);
     check_networks(&config.engine.networks, &mut faults);
     check_registries(&config.registries, &mut faults);
+    machine::check(config, &mut faults);
     faults.list
 }
 
@@ -140,11 +147,25 @@ fn check_link(link: &LinkConfig, path: &str, faults: &mut Faults) {
             );
         }
     }
+    if let Some(mac) = &link.mac
+        && !is_mac(mac)
+    {
+        faults.add(
+            &format!("{path}.mac"),
+            format!("\"{mac}\" is no hardware address"),
+        );
+    }
     if let Some(mtu) = link.mtu
         && !(576..=65535).contains(&mtu)
     {
         faults.add(&format!("{path}.mtu"), format!("{mtu} is out of range"));
     }
+}
+
+/// Six pairs of hexadecimal digits with colons.
+fn is_mac(text: &str) -> bool {
+    let pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
+    text.split(':').count() == 6 && text.split(':').all(pair)
 }
 
 fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
@@ -187,7 +208,7 @@ fn check_engine(engine: &EngineConfig, faults: &mut Faults) {
         }
         if !runtime.path.is_absolute() {
             faults.add(
-                &format!("engine.runtimes.{name}.path"),
+                &path::join(&path::join("engine.runtimes", name), "path"),
                 format!("{} is not an absolute path", runtime.path.display()),
             );
         }
@@ -425,12 +446,12 @@ fn check_unicast(address: IpAddr) -> Result<(), &'static str> {
 }
 
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     list: Vec<Fault>,
 }
 
 impl Faults {
-    fn add(&mut self, field: &str, message: String) {
+    pub(crate) fn add(&mut self, field: &str, message: String) {
         self.list.push(Fault {
             field: field.to_owned(),
             message,
@@ -438,7 +459,7 @@ impl Faults {
         });
     }
 
-    fn advise(&mut self, field: &str, message: String, remedy: &str) {
+    pub(crate) fn advise(&mut self, field: &str, message: String, remedy: &str) {
         self.list.push(Fault {
             field: field.to_owned(),
             message,

@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::users::UserRange;
 
+mod link;
+mod machine;
+
+pub use link::{BondConfig, BridgeConfig, LinkConfig, RouteConfig, VlanConfig};
+pub use machine::{
+    CommandConfig, FileConfig, ModulesConfig, MountConfig, StorageConfig, SwapConfig, UserConfig,
+    WatchdogConfig,
+};
+
 /// The configuration of a machine. Every member is optional in a file; a later layer replaces
 /// the members that it names, table by table, and whole lists.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +25,8 @@ use crate::users::UserRange;
 pub struct MachineConfig {
     /// The machine's name: letters, digits and hyphens, at most 63 (RFC 1123).
     pub hostname: Option<String>,
+    /// The machine's full name, whose first label is the host name.
+    pub fqdn: Option<String>,
     /// Network.
     pub network: NetworkConfig,
     /// The addresses that the APIs listen on.
@@ -28,6 +39,50 @@ pub struct MachineConfig {
     pub registries: RegistriesConfig,
     /// Storage of images.
     pub images: ImagesConfig,
+    /// `[[user]]`: people who may log in.
+    pub user: Vec<UserConfig>,
+    /// `[[file]]`: files that each boot writes.
+    pub file: Vec<FileConfig>,
+    /// `[[command]]`: commands that run when the machine has started.
+    pub command: Vec<CommandConfig>,
+    /// `[sysctl]`: parameters of the kernel by their names in sysctl(8): `"vm.swappiness" = 10`.
+    pub sysctl: BTreeMap<String, SysctlValue>,
+    /// Kernel modules.
+    pub modules: ModulesConfig,
+    /// Swap space.
+    pub swap: SwapConfig,
+    /// The hardware watchdog.
+    pub watchdog: WatchdogConfig,
+    /// Further file systems.
+    pub storage: StorageConfig,
+}
+
+impl MachineConfig {
+    /// The machine's short name, from whichever of `hostname` and `fqdn` is there.
+    #[must_use]
+    pub fn short_name(&self) -> Option<&str> {
+        let full = self.fqdn.as_deref().and_then(|name| name.split('.').next());
+        self.hostname.as_deref().or(full)
+    }
+}
+
+/// A value of `[sysctl]`: a number, or text as it is written to the kernel's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number or text")]
+pub enum SysctlValue {
+    /// A number.
+    Number(i64),
+    /// Text.
+    Text(String),
+}
+
+impl std::fmt::Display for SysctlValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 /// `[network]`.
@@ -41,25 +96,6 @@ pub struct NetworkConfig {
     pub nameservers: Vec<IpAddr>,
     /// Search domains that are used instead of those learned by DHCP.
     pub search: Vec<String>,
-}
-
-/// One entry of `[[network.link]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinkConfig {
-    /// Kernel name: `eth0`.
-    pub name: String,
-    /// Ask for an IPv4 address by DHCP.
-    #[serde(default)]
-    pub dhcp4: bool,
-    /// Addresses with prefix length: `192.0.2.10/24`, `2001:db8::10/64`.
-    #[serde(default)]
-    pub addresses: Vec<String>,
-    /// Default gateways.
-    #[serde(default)]
-    pub gateways: Vec<IpAddr>,
-    /// Maximum transmission unit in bytes, 576 to 65535.
-    pub mtu: Option<u32>,
 }
 
 /// `[api]`.
