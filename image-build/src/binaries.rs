@@ -21,10 +21,14 @@ pub struct Binary {
 }
 
 /// Everything of ours that runs on the machine.
-pub const BINARIES: [Binary; 6] = [
+pub const BINARIES: [Binary; 7] = [
     Binary {
         name: "init",
         directory: "usr/sbin",
+    },
+    Binary {
+        name: "keelson-configure",
+        directory: "usr/bin",
     },
     Binary {
         name: "netcfg",

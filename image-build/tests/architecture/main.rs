@@ -53,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-files",
         ],
     ),
+    ("keelson-configure", &["keelson-model", "keelson-config"]),
     (
         "netcfg",
         &[
@@ -148,6 +149,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "keelson-http",
             "keelson-model",
+            "keelson-blocking",
+            "keelson-config",
             "keelson-store",
             "hostd-images",
             "hostd-containers",

@@ -6,6 +6,7 @@
 
 mod cgroups;
 mod clock;
+mod configuration;
 pub(crate) mod handover;
 mod identity;
 mod mounts;
@@ -114,12 +115,7 @@ pub(crate) fn run() -> Booted {
             None
         }
     };
-    steps.run("config", || {
-        let loaded = keelson_config::load(&keelson_config::Sources::machine());
-        let mut problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-        problems.extend(identity::set_hostname(loaded.config.hostname.as_deref()));
-        problems
-    });
+    steps.run("config", configuration::apply);
     Booted {
         steps,
         deployment,
