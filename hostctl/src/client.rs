@@ -71,6 +71,11 @@ impl Client {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
+    /// `POST` without a body.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, CtlError> {
+        self.request(Method::POST, path, Bytes::new()).await
+    }
+
     /// Sends a JSON body.
     pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(
         &self,

@@ -26,6 +26,10 @@ pub(crate) enum CtlError {
     Answer(serde_json::Error),
     #[error("{0}")]
     Damaged(String),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    WrongConfiguration(String),
     #[error("the machine's answer ended before it was complete")]
     Incomplete,
     #[error("can't make a key: {0}")]
@@ -38,9 +42,11 @@ impl CtlError {
     /// The kind, which determines the exit code.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Address { .. } | Self::NoCertificates | Self::Certificate { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::Address { .. }
+            | Self::NoCertificates
+            | Self::Certificate { .. }
+            | Self::File { .. }
+            | Self::WrongConfiguration(_) => ErrorKind::InvalidInput,
             Self::Connect { .. } => ErrorKind::Unavailable,
             Self::Refused { status, .. } => kind_of_status(*status),
             Self::Store(_) => ErrorKind::Internal,

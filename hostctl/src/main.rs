@@ -2,11 +2,12 @@
 //!
 //! - `options`: the command line.
 //! - `client`: requests to the host API, over its socket or mutual TLS.
-//! - `certificate`, `verify`: the commands with work of their own.
+//! - `certificate`, `config`, `verify`: the commands with work of their own.
 //! - `table`, `error`: output, and errors with their exit codes.
 
 mod certificate;
 mod client;
+mod config;
 mod error;
 mod options;
 mod table;
@@ -66,6 +67,7 @@ async fn run(options: &Options) -> Result<String, CtlError> {
         Command::Poweroff => power(&client, options.format, PowerAction::Poweroff).await,
         Command::Reboot => power(&client, options.format, PowerAction::Reboot).await,
         Command::Halt => power(&client, options.format, PowerAction::Halt).await,
+        Command::Config(command) => config::run(&client, options.format, command).await,
         Command::Certificate(command) => certificate::run(&client, options.format, command).await,
         Command::Image(ImageCommand::Verify(args)) => {
             verify::run(&client, options.format, &args.images).await

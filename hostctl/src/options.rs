@@ -56,6 +56,9 @@ pub(crate) enum Command {
     Reboot,
     /// Stop everything in order and halt the processor.
     Halt,
+    /// The machine's configuration (host.toml).
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Client certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
@@ -76,6 +79,56 @@ pub(crate) struct VerifyArgs {
     /// Images by name or identifier; all if none is named.
     #[arg(value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every value that counts.
+    Show(ShowConfigArgs),
+    /// Say what is wrong with a file.
+    Validate(ConfigFileArgs),
+    /// Show what a file would change, and when each value would work.
+    Diff(ConfigFileArgs),
+    /// Replace host.toml, or a drop-in, by a file. A change that can lock you out (network, api, user)
+    /// is taken back by itself unless it is confirmed in time.
+    Apply(ApplyConfigArgs),
+    /// Keep the change that waits for its confirmation.
+    Confirm,
+    /// Take back the change that waits, or else the last one.
+    Rollback,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowConfigArgs {
+    /// Also show the layer, file and line that each value comes from.
+    #[arg(long)]
+    pub(crate) origin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFileArgs {
+    /// The new text; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// It is for the file host.toml.d/NAME.toml instead of host.toml.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) drop_in: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyConfigArgs {
+    #[command(flatten)]
+    pub(crate) file: ConfigFileArgs,
+
+    /// Take the change back unless it is confirmed in time; 0: it need not be confirmed. Default: 120
+    /// if the change can lock you out.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) confirm_within: Option<u32>,
+
+    /// Let hostd restart if the change needs it. Containers go on.
+    #[arg(long)]
+    pub(crate) restart: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use keelson_model::init::InitStatus;
 use keelson_model::service::ServiceStatus;
 
 /// Columns as wide as their widest cell, two spaces apart.
-fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))

@@ -5,10 +5,11 @@
 //! - [`caller`]: the caller and the role of a client certificate.
 //! - `dispatch`: finds the route, checks the role, calls the handler.
 //! - [`routes`]: the table of routes, and the handler of `openapi.json`.
-//! - `api`, `verify`: the other handlers.
+//! - `api`, `config`, `verify`: the other handlers.
 //! - `state`: the data for the handlers.
 //! - `init`: questions to PID 1.
-//! - `wire`: the JSON documents.
+//! - [`configuration`]: changes of the host configuration, one at a time.
+//! - `wire`, `wire_config`: the JSON documents.
 //! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
 //!
 //! The machine's keys:
@@ -24,6 +25,8 @@ pub mod addresses;
 mod api;
 pub mod caller;
 pub mod clients;
+mod config;
+pub mod configuration;
 mod dispatch;
 mod init;
 pub mod openapi;
@@ -35,6 +38,7 @@ mod state;
 mod verifier;
 mod verify;
 mod wire;
+mod wire_config;
 
 pub use dispatch::RoutedHostRequest;
 pub use pki_error::PkiError;

@@ -97,8 +97,8 @@ pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
         .title("Keelson host API")
         .version("1")
         .description(Some(
-            "The machine itself: its state, boot, services, power, client certificates, and the check \
-             of its images. Every failure answers the document Error. x-access is the least role that \
+            "The machine itself: its state, boot, configuration, services, power, client \
+             certificates, and the check of its images. Every failure answers the document Error. x-access is the least role that \
              may use a route.",
         ));
     OpenApiBuilder::new()

@@ -9,7 +9,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
 use crate::state::{Answer, Handler, HostApi};
-use crate::{api, verify, wire};
+use crate::{api, config, verify, wire, wire_config};
 
 macro_rules! handler {
     ($function:path) => {
@@ -74,6 +74,81 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
                     ..answers("power", one::<wire::Power>)
                 },
             ),
+        route("GET", "/host/v1/config", Reader, handler!(config::show)).described(
+            "The configuration that counts, and where each value comes from.",
+            answers("config", one::<wire_config::ConfigView>),
+        ),
+        route(
+            "POST",
+            "/host/v1/config/validate",
+            Admin,
+            handler!(config::validate),
+        )
+        .takes(Takes::Document)
+        .not_audited("changes nothing")
+        .described(
+            "What is wrong with a new text for one of the operator's files.",
+            Described {
+                takes: Some(one::<wire_config::ConfigProposal>),
+                ..answers("validateConfig", one::<wire_config::ConfigValidated>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/config/diff",
+            Admin,
+            handler!(config::diff),
+        )
+        .takes(Takes::Document)
+        .not_audited("changes nothing")
+        .described(
+            "What a new text for one of the operator's files changes.",
+            Described {
+                takes: Some(one::<wire_config::ConfigProposal>),
+                ..answers("diffConfig", one::<wire_config::ConfigDiff>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/config/apply",
+            Admin,
+            handler!(config::apply),
+        )
+        .takes(Takes::Document)
+        .described(
+            "Replace one of the operator's files, until confirmed if it can lock the operator out.",
+            Described {
+                takes: Some(one::<wire_config::ConfigApply>),
+                failures: &[409],
+                ..answers("applyConfig", one::<wire_config::ConfigApplied>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/config/confirm",
+            Admin,
+            handler!(config::confirm),
+        )
+        .described(
+            "Keep the change that waits for its confirmation.",
+            Described {
+                failures: &[404],
+                ..answers("confirmConfig", one::<wire_config::ConfigConfirmed>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/config/rollback",
+            Admin,
+            handler!(config::rollback),
+        )
+        .described(
+            "Take back the change that waits, or else the last one.",
+            Described {
+                failures: &[404],
+                ..answers("rollbackConfig", one::<wire_config::ConfigTakenBack>)
+            },
+        ),
         // Only those who hand out keys to this machine may see who has one.
         route(
             "GET",

@@ -14,6 +14,7 @@ use keelson_model::service::ServiceStatus;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use crate::configuration::Configuration;
 use crate::pki::Pki;
 
 /// Largest document in a request, in bytes.
@@ -42,6 +43,8 @@ pub struct HostSources {
     pub pki: Option<Arc<Pki>>,
     /// PID 1's control socket.
     pub init_socket: PathBuf,
+    /// The host configuration.
+    pub configuration: Arc<Configuration>,
     /// The file in which netcfg reports the state of the network.
     pub network_status: PathBuf,
 }

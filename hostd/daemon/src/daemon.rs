@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hostd_api_docker::{Api, Facts};
 use hostd_api_host::addresses::hostname;
+use hostd_api_host::configuration::Configuration;
 use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostSources};
@@ -25,12 +26,13 @@ use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Durability, Era, FileLock, file};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::answers::Answers;
 use crate::connection::Server;
+use crate::health;
 use crate::listen::Listener;
-use crate::notify::{notify, sign_of_life_interval};
+use crate::notify::{is_supervised, notify, sign_of_life_interval};
 use crate::options::{Listen, Options};
 use crate::tls::Tls;
 
@@ -39,7 +41,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where local clients look for a Docker daemon.
 const DEFAULT_SOCKET: &str = "/run/docker.sock";
 /// netcfg's report.
-const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
+pub(crate) const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
 
 /// When the start is over. Then the memory of the code that only the start needed is released.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -66,12 +68,14 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     );
     let warnings: Warnings = Arc::default();
 
-    let mut sources = Sources::under(&options.config);
     // All state stays under the root directory, on a development machine, too.
-    sources.last_good = root.join("host/last-good.toml");
-    let loaded = keelson_config::load(&sources);
+    let sources = Sources::under(&options.config).with_state(root.join("host"));
+    let loaded = keelson_config::current(&sources);
     for problem in &loaded.problems {
         warn(&warnings, format!("configuration: {problem}"));
+    }
+    for notice in &loaded.notices {
+        warn(&warnings, format!("configuration: {notice}"));
     }
 
     let runtime = own_program("keelson-runtime")?;
@@ -118,6 +122,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         let _front = front.enter();
         bind(&plan, tls.as_ref(), &warnings)?
     };
+    let all_bound = listeners.len() == plan.listen.len();
 
     let facts = Facts {
         id,
@@ -125,9 +130,18 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         version: VERSION,
         warnings: warnings.clone(),
     };
+    let restart = Arc::new(Notify::new());
+    let configuration = Arc::new(Configuration::new(
+        sources.clone(),
+        loaded.clone(),
+        keelson_model::init::CONTROL_SOCKET.into(),
+        is_supervised().then(|| restart.clone()),
+        warnings.clone(),
+    ));
     let host = HostSources {
         version: VERSION,
         warnings,
+        configuration: configuration.clone(),
         services: Arc::new({
             let services = services.clone();
             move || services.status()
@@ -157,7 +171,8 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     notify(&Notification::Ready);
     tracing::info!(listen = ?plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), "ready");
 
-    keep_last_good(&loaded, &sources);
+    tokio::spawn(configuration.watch());
+    tokio::spawn(health::keep_last_good(sources, loaded, all_bound));
     if let Some(pki) = pki {
         let listen = plan.tcp().map(|address| address.to_string()).collect();
         tokio::spawn(async move {
@@ -177,7 +192,17 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         tokio::spawn(give_signs_of_life(engine.clone(), interval));
     }
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = restart.notified() => {
+            // Containers run on, and are adopted at the next start.
+            tracing::info!("restarting for a changed configuration");
+            notify(&Notification::Stopping);
+            let _ = stop.send(true);
+            images.shutdown();
+            return Ok(());
+        }
+    };
     tracing::info!(signal, "stopping");
     notify(&Notification::Stopping);
     // Fails only when no listener is left, and then none has to stop.
@@ -381,16 +406,6 @@ fn provision_client(pki: &Pki, listen: Vec<String>) {
         Err(error) => {
             tracing::error!(%error, "the client that started this machine gets no certificate")
         }
-    }
-}
-
-/// Stores a configuration that worked. It replaces a later one that is broken.
-fn keep_last_good(loaded: &LoadedConfig, sources: &Sources) {
-    if loaded.operator_is_broken() {
-        return;
-    }
-    if let Err(error) = keelson_config::save_last_good(loaded, sources) {
-        tracing::warn!(%error, "the last good configuration can't be saved");
     }
 }
 

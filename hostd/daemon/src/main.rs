@@ -21,6 +21,7 @@ mod answers;
 mod connection;
 mod daemon;
 mod handshakes;
+mod health;
 mod listen;
 mod notify;
 mod options;

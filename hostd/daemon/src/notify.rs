@@ -11,6 +11,11 @@ pub(crate) fn sign_of_life_interval() -> Option<Duration> {
     keelson_model::init::sign_of_life_interval(value.as_deref())
 }
 
+/// Whether a supervisor started this process, and starts it again when it ends.
+pub(crate) fn is_supervised() -> bool {
+    std::env::var_os(SIGN_OF_LIFE_VARIABLE).is_some()
+}
+
 /// Sends a notification. Without a supervisor it does nothing.
 pub(crate) fn notify(notification: &Notification) {
     let notifier = Notifier::from_environment();

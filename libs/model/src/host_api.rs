@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::init::PowerAction;
 
+mod config;
+
+pub use config::{
+    ConfigApplied, ConfigApply, ConfigChange, ConfigConfirmed, ConfigDiff, ConfigOrigin,
+    ConfigProblem, ConfigProposal, ConfigTakenBack, ConfigValidated, ConfigView, ConfigWaiting,
+};
+
 /// The answer to `GET /host/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostStatus {
