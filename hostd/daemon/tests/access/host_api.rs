@@ -226,6 +226,24 @@ fn the_host_api_answers_as_its_description_says() {
     );
     assert_eq!(host.ask("GET", certificates, None).0, 200);
 
+    let config = "/host/v1/config";
+    assert_eq!(host.ask("GET", config, None).0, 200);
+    let text = json!({"text": "[api]\nlisten = []\n[[file]]\npath = '/etc/x'\ncontents = ''\n"});
+    for what in ["validate", "diff", "apply", "confirm", "rollback"] {
+        let path = format!("{config}/{what}");
+        let body = ["validate", "diff", "apply"].contains(&what);
+        let body = body.then(|| text.clone());
+        assert_eq!(host.ask("POST", &path, body.clone()).0, 200, "{what}");
+        let again = host.ask("POST", &path, body.map(|_| json!({"text": "x"})));
+        let expected = match what {
+            "validate" => 200,
+            "diff" => 400,
+            "apply" => 409,
+            _ => 404,
+        };
+        assert_eq!(again.0, expected, "{what}: {}", again.1);
+    }
+
     let verify = "/host/v1/images/verify";
     let (status, lines) = host.ask("POST", verify, Some(json!({"images": ["busybox"]})));
     assert_eq!(status, 200);
