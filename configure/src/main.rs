@@ -14,10 +14,11 @@ use anyhow::{Context, Result, bail};
 use keelson_config::{LoadedConfig, Sources, change, count_start, load, publish};
 
 const USAGE: &str = "\
-usage: keelson-configure [--root DIR]
+usage: keelson-configure [--root DIR] [--quiet]
 
 Merges the layers of the host configuration below DIR (/) into run/keelson/config/effective.toml, and
-writes the files that it declares. Problems are printed. Fails only when the result can't be written.";
+writes the files that it declares. Problems are in the result, and printed unless --quiet is given. Fails
+only when the result can't be written.";
 
 fn main() -> ExitCode {
     match run(std::env::args_os().skip(1).map(PathBuf::from)) {
@@ -30,10 +31,11 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: impl Iterator<Item = PathBuf>) -> Result<()> {
-    let mut root = PathBuf::from("/");
+    let (mut root, mut quiet) = (PathBuf::from("/"), false);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--root") => root = arguments.next().context("--root needs a directory")?,
+            Some("--quiet") => quiet = true,
             Some("--help") => {
                 println!("{USAGE}");
                 return Ok(());
@@ -46,11 +48,9 @@ fn run(mut arguments: impl Iterator<Item = PathBuf>) -> Result<()> {
         }
     }
     let loaded = configure(&root)?;
-    for problem in &loaded.problems {
-        eprintln!("{problem}");
-    }
-    for notice in &loaded.notices {
-        eprintln!("{notice}");
+    let problems = loaded.problems.iter().map(ToString::to_string);
+    for line in problems.chain(loaded.notices).filter(|_| !quiet) {
+        eprintln!("{line}");
     }
     Ok(())
 }

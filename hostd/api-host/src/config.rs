@@ -6,8 +6,12 @@ use keelson_config::change::{self, Proposal};
 use keelson_http::{Failure, reply};
 use keelson_model::error::ErrorKind;
 
-use crate::state::{Answer, HostApi, read_json};
+use crate::state::{Answer, HostApi, read_json_up_to};
 use crate::wire_config as wire;
+
+/// Largest document with a file of the operator in it, in bytes. The file itself is at most 1 MiB; JSON
+/// may write it longer.
+const MAX_DOCUMENT: usize = 4 << 20;
 
 /// `GET /host/v1/config`.
 pub(crate) async fn show(api: &HostApi, _: Request<Incoming>) -> Answer {
@@ -21,7 +25,7 @@ pub(crate) async fn show(api: &HostApi, _: Request<Incoming>) -> Answer {
 
 /// `POST /host/v1/config/validate`.
 pub(crate) async fn validate(api: &HostApi, request: Request<Incoming>) -> Answer {
-    let proposal = proposal(read_json(request).await?);
+    let proposal = proposal(read_json_up_to(request, MAX_DOCUMENT).await?);
     let configuration = &api.sources.configuration;
     let problems = configuration.work(move |sources| change::validate(sources, &proposal));
     let validated = wire::ConfigValidated {
@@ -32,7 +36,7 @@ pub(crate) async fn validate(api: &HostApi, request: Request<Incoming>) -> Answe
 
 /// `POST /host/v1/config/diff`.
 pub(crate) async fn diff(api: &HostApi, request: Request<Incoming>) -> Answer {
-    let proposal = proposal(read_json(request).await?);
+    let proposal = proposal(read_json_up_to(request, MAX_DOCUMENT).await?);
     let configuration = &api.sources.configuration;
     let changes = configuration.work(move |sources| change::diff(sources, &proposal));
     let diff = wire::ConfigDiff {
@@ -48,7 +52,7 @@ pub(crate) async fn apply(api: &HostApi, request: Request<Incoming>) -> Answer {
         drop_in,
         confirm_within,
         restart,
-    } = read_json(request).await?;
+    } = read_json_up_to(request, MAX_DOCUMENT).await?;
     let configuration = &api.sources.configuration;
     if restart && !configuration.can_restart() {
         return Err(Failure::new(

@@ -6,21 +6,35 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use keelson_config::change::{self, Change, TakenBack};
+use keelson_config::change::{self, TakenBack, ValueChange};
 use keelson_config::schema::{self, Effect};
 use keelson_config::{ChangeError, LoadedConfig, Sources};
 use keelson_http::Failure;
 use keelson_model::error::ErrorKind;
 use keelson_model::init;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tokio::sync::{Mutex, Notify};
 
-use crate::init::ask;
+use crate::init::{AskError, ask};
 
 /// How long an answer may take to reach the client before hostd restarts.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait before a change that could not be taken back is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Why netcfg does not know of a change.
+#[derive(Debug, thiserror::Error)]
+enum TellError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("init's answer does not match the request")]
+    Answer,
+    #[error("it does not run")]
+    NotRunning,
+    #[error("send SIGHUP: {0}")]
+    Signal(Errno),
+}
 
 /// What hostd needs to change the configuration of its machine.
 pub struct Configuration {
@@ -113,7 +127,11 @@ impl Configuration {
     }
 
     /// Lets changed values work that can at once. Returns what did not work.
-    pub(crate) async fn spread(&self, changes: &[Change], loaded: &LoadedConfig) -> Vec<String> {
+    pub(crate) async fn spread(
+        &self,
+        changes: &[ValueChange],
+        loaded: &LoadedConfig,
+    ) -> Vec<String> {
         let mut notes = Vec::new();
         let now = |names: &[&str]| {
             changes.iter().any(|change| {
@@ -142,21 +160,16 @@ impl Configuration {
     }
 
     /// netcfg reads its configuration again at SIGHUP. PID 1 knows which process it is.
-    async fn tell_netcfg(&self) -> Result<(), String> {
-        let answer = ask(&self.init_socket, &init::Request::Status).await;
-        let status = match answer {
-            Ok(init::Response::Status(status)) => status,
-            Ok(_) => return Err("init's answer does not match the request".to_owned()),
-            Err(error) => return Err(error.to_string()),
+    async fn tell_netcfg(&self) -> Result<(), TellError> {
+        let answer = ask(&self.init_socket, &init::Request::Status).await?;
+        let init::Response::Status(status) = answer else {
+            return Err(TellError::Answer);
         };
-        let netcfg = status
-            .processes
-            .iter()
-            .find(|process| process.name == "netcfg");
+        let mut processes = status.processes.iter();
+        let netcfg = processes.find(|process| process.name == "netcfg");
         let pid = netcfg.and_then(|process| Pid::from_raw(process.pid?));
-        let pid = pid.ok_or("it does not run")?;
-        rustix::process::kill_process(pid, Signal::HUP)
-            .map_err(|error| format!("send SIGHUP: {error}"))
+        let pid = pid.ok_or(TellError::NotRunning)?;
+        rustix::process::kill_process(pid, Signal::HUP).map_err(TellError::Signal)
     }
 
     /// Takes changes back whose confirmation does not come in time, for as long as hostd runs.

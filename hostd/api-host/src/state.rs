@@ -80,7 +80,15 @@ impl HostApi {
 pub(crate) async fn read_json<T: DeserializeOwned>(
     request: Request<Incoming>,
 ) -> Result<T, Failure> {
-    let bytes = reply::read_bytes(request.into_body(), MAX_DOCUMENT).await?;
+    read_json_up_to(request, MAX_DOCUMENT).await
+}
+
+/// The same for a document of at most `most` bytes.
+pub(crate) async fn read_json_up_to<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<T, Failure> {
+    let bytes = reply::read_bytes(request.into_body(), most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::invalid(format!("the request's body is wrong: {error}")))
 }

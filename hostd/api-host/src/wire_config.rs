@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keelson_config::{LoadedConfig, Origin, Problem, change};
+use keelson_config::{LoadedConfig, Problem, ValueOrigin, change};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -178,9 +178,9 @@ impl ConfigView {
     }
 }
 
-impl From<Origin> for ConfigOrigin {
-    fn from(origin: Origin) -> Self {
-        let Origin { layer, file, line } = origin;
+impl From<ValueOrigin> for ConfigOrigin {
+    fn from(origin: ValueOrigin) -> Self {
+        let ValueOrigin { layer, file, line } = origin;
         Self {
             layer: layer.as_str().to_owned(),
             file: file.map(|file| file.display().to_string()),
@@ -216,13 +216,13 @@ impl From<Problem> for ConfigProblem {
     }
 }
 
-pub(crate) fn changes(changes: Vec<change::Change>) -> Vec<ConfigChange> {
+pub(crate) fn changes(changes: Vec<change::ValueChange>) -> Vec<ConfigChange> {
     changes.into_iter().map(Into::into).collect()
 }
 
-impl From<change::Change> for ConfigChange {
-    fn from(change: change::Change) -> Self {
-        let change::Change {
+impl From<change::ValueChange> for ConfigChange {
+    fn from(change: change::ValueChange) -> Self {
+        let change::ValueChange {
             field,
             before,
             after,

@@ -40,8 +40,6 @@ use crate::tls::Tls;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where local clients look for a Docker daemon.
 const DEFAULT_SOCKET: &str = "/run/docker.sock";
-/// netcfg's report.
-pub(crate) const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
 
 /// When the start is over. Then the memory of the code that only the start needed is released.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -149,7 +147,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         images: images.clone(),
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
-        network_status: NETWORK_STATUS.into(),
+        network_status: health::NETWORK_STATUS.into(),
     };
     let shortage = Shortage::default();
     let places = Arc::new(Places::new(shortage.clone()));

@@ -1,19 +1,35 @@
 //! Whether the machine is healthy with its configuration, which then is the last good one.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use keelson_blocking::blocking;
-use keelson_config::{LoadedConfig, Sources, change};
+use keelson_config::{ChangeError, LoadedConfig, Sources, change};
 use keelson_model::ip::IpPrefix;
 use serde::Deserialize;
 
-use crate::daemon::NETWORK_STATUS;
-
+/// netcfg's report.
+pub(crate) const NETWORK_STATUS: &str = "/run/keelson/netcfg/status.json";
 /// How often the machine is looked at until it is healthy.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Largest report of netcfg that is read, in bytes.
 const MAX_REPORT: u64 = 16 << 20;
+
+/// Why a machine is not healthy.
+#[derive(Debug, thiserror::Error)]
+enum Unhealthy {
+    #[error("{NETWORK_STATUS}: {0}")]
+    Unread(#[from] io::Error),
+    #[error("{NETWORK_STATUS}: {0}")]
+    Unclear(#[from] serde_json::Error),
+    #[error("network: {0}")]
+    Network(String),
+    #[error("a change waits for its confirmation")]
+    Waits,
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
 
 /// Waits until the machine is healthy and keeps its configuration as the last good one. Without a
 /// merged configuration there is no machine to look at, and serving is enough.
@@ -34,7 +50,7 @@ pub(crate) async fn keep_last_good(sources: Sources, loaded: LoadedConfig, all_b
         match looked {
             Ok(Ok(())) => return,
             Ok(Err(why)) if !told => {
-                tracing::info!(why, "the machine is not healthy yet");
+                tracing::info!(%why, "the machine is not healthy yet");
                 told = true;
             }
             Ok(Err(_)) => {}
@@ -48,14 +64,12 @@ pub(crate) async fn keep_last_good(sources: Sources, loaded: LoadedConfig, all_b
 }
 
 /// Says why the machine is not healthy, or keeps its configuration.
-fn look(sources: &Sources, loaded: &LoadedConfig) -> Result<(), String> {
+fn look(sources: &Sources, loaded: &LoadedConfig) -> Result<(), Unhealthy> {
     if sources.effective.exists() {
         network_is_healthy(loaded)?;
     }
-    match change::waiting(sources) {
-        Ok(None) => {}
-        Ok(Some(_)) => return Err("a change waits for its confirmation".to_owned()),
-        Err(error) => return Err(error.to_string()),
+    if change::waiting(sources)?.is_some() {
+        return Err(Unhealthy::Waits);
     }
     if let Err(error) = keelson_config::save_last_good(loaded, sources) {
         tracing::warn!(%error, "the last good configuration can't be saved");
@@ -77,17 +91,15 @@ struct Link {
     addresses: Vec<String>,
 }
 
-fn network_is_healthy(loaded: &LoadedConfig) -> Result<(), String> {
-    let unread = |error: &dyn std::fmt::Display| format!("{NETWORK_STATUS}: {error}");
-    let file = std::fs::File::open(NETWORK_STATUS).map_err(|error| unread(&error))?;
-    let report = serde_json::from_reader(std::io::Read::take(file, MAX_REPORT))
-        .map_err(|error| unread(&error))?;
+fn network_is_healthy(loaded: &LoadedConfig) -> Result<(), Unhealthy> {
+    let file = std::fs::File::open(NETWORK_STATUS)?;
+    let report = serde_json::from_reader(io::Read::take(file, MAX_REPORT))?;
     judge(&report, loaded)
 }
 
 /// The network is healthy if a managed link can be reached, or if netcfg has nothing to complain
 /// about but the configuration's files.
-fn judge(report: &Report, loaded: &LoadedConfig) -> Result<(), String> {
+fn judge(report: &Report, loaded: &LoadedConfig) -> Result<(), Unhealthy> {
     let reachable = report.links.iter().any(|link| {
         let address = |text: &String| {
             let prefix = text.parse::<IpPrefix>();
@@ -104,7 +116,7 @@ fn judge(report: &Report, loaded: &LoadedConfig) -> Result<(), String> {
         .iter()
         .find(|problem| !files.contains(problem))
     {
-        Some(problem) => Err(format!("network: {problem}")),
+        Some(problem) => Err(Unhealthy::Network(problem.clone())),
         None => Ok(()),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use keelson_config::Sources;
@@ -22,12 +23,26 @@ const CONFIGURE_LIMIT: Duration = Duration::from_secs(30);
 /// because modules bring parameters of their own.
 const MODULES_LIMIT: Duration = Duration::from_secs(10);
 
+/// Why a program did not do its work.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("execute {program}: {source}")]
+    Start { program: String, source: io::Error },
+    #[error("{program} did not end within {} s", limit.as_secs())]
+    Hangs { program: String, limit: Duration },
+    #[error("{program}: {status}")]
+    Failed { program: String, status: ExitStatus },
+    #[error("wait for {program}: {source}")]
+    Wait { program: String, source: io::Error },
+}
+
 /// Merges the layers, and sets host name, modules and parameters of the kernel.
 pub(super) fn apply() -> Vec<String> {
-    let mut problems: Vec<String> = run(&mut Command::new(CONFIGURE), CONFIGURE_LIMIT)
-        .err()
-        .into_iter()
-        .collect();
+    // Problems are in the result, and reported once, from there.
+    let mut configure = Command::new(CONFIGURE);
+    configure.arg("--quiet");
+    let failed = run(&mut configure, CONFIGURE_LIMIT).err();
+    let mut problems: Vec<String> = failed.iter().map(ToString::to_string).collect();
     let loaded = keelson_config::current(&Sources::machine());
     problems.extend(loaded.problems.iter().map(ToString::to_string));
     problems.extend(loaded.notices.iter().cloned());
@@ -36,7 +51,8 @@ pub(super) fn apply() -> Vec<String> {
     if !config.modules.load.is_empty() {
         let mut load = Command::new(crate::PROGRAM);
         load.arg(modules::HELPER_LOAD).args(&config.modules.load);
-        problems.extend(run(&mut load, MODULES_LIMIT).err());
+        let failed = run(&mut load, MODULES_LIMIT).err();
+        problems.extend(failed.iter().map(ToString::to_string));
     }
     problems.extend(set_parameters(Path::new("/proc/sys"), &config.sysctl));
     problems
@@ -44,13 +60,13 @@ pub(super) fn apply() -> Vec<String> {
 
 /// Runs a program to its end, or kills it after the limit: the boot never waits for ever. Its
 /// messages go to the console.
-fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("execute {name}: {error}"))?;
+fn run(command: &mut Command, limit: Duration) -> Result<(), RunError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(source) => return Err(RunError::Start { program, source }),
+    };
     // The pipe is closed when the program has ended.
     if let Some(output) = child.stdout.take() {
         let mut descriptors = [PollFd::new(output.as_fd(), PollFlags::empty())];
@@ -58,13 +74,13 @@ fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
         if matches!(poll(&mut descriptors, timeout), Ok(0)) {
             let _ = child.kill();
             // One that hangs in a driver can't be killed; the supervision reaps it.
-            return Err(format!("{name} did not end within {} s", limit.as_secs()));
+            return Err(RunError::Hangs { program, limit });
         }
     }
     match child.wait() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{name}: {status}")),
-        Err(error) => Err(format!("wait for {name}: {error}")),
+        Ok(status) => Err(RunError::Failed { program, status }),
+        Err(source) => Err(RunError::Wait { program, source }),
     }
 }
 
@@ -106,13 +122,13 @@ mod tests {
         let mut hanging = Command::new("/proc/self/exe");
         hanging.args(["--ignored", "--exact", "boot::configuration::tests::hang"]);
         let error = run(&mut hanging, Duration::from_millis(200)).unwrap_err();
-        assert!(error.contains("did not end"), "{error}");
+        assert!(matches!(error, RunError::Hangs { .. }), "{error}");
         let error = run(
             &mut Command::new("/no/such/program"),
             Duration::from_secs(1),
         )
         .unwrap_err();
-        assert!(error.starts_with("execute /no/such/program: "), "{error}");
+        assert!(matches!(error, RunError::Start { .. }), "{error}");
     }
 
     #[test]

@@ -17,7 +17,8 @@ use toml::Value;
 
 use crate::effective::refresh;
 use crate::error::{ChangeError, SaveError};
-use crate::load::{Instead, LoadedConfig, assemble, load, read_operator};
+use crate::load::{Instead, assemble, load, read_operator};
+use crate::loaded::{LoadedConfig, masked};
 use crate::merge::each_value;
 use crate::problem::Problem;
 use crate::schema::{self, Effect};
@@ -59,7 +60,7 @@ impl Proposal {
 
 /// A value that a proposal changes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct ValueChange {
     /// Its path.
     pub field: String,
     /// The value now, built-in ones included. [`HIDDEN`](crate::HIDDEN) if it is a secret.
@@ -76,7 +77,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
     /// The values that it changed.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ValueChange>,
     /// Seconds until it is taken back, if it waits for a confirmation.
     pub confirm_within: Option<u32>,
     /// The configuration now.
@@ -89,7 +90,7 @@ pub struct TakenBack {
     /// The operator's file.
     pub file: PathBuf,
     /// The values that are different now.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ValueChange>,
     /// The configuration now.
     pub loaded: LoadedConfig,
 }
@@ -149,7 +150,7 @@ fn problems(sources: &Sources, file: &Path, text: &[u8]) -> Vec<Problem> {
 ///
 /// # Errors
 /// The proposal is wrong.
-pub fn diff(sources: &Sources, proposal: &Proposal) -> Result<Vec<Change>, ChangeError> {
+pub fn diff(sources: &Sources, proposal: &Proposal) -> Result<Vec<ValueChange>, ChangeError> {
     let file = proposal.file(sources)?;
     let text = proposal.text.as_bytes();
     let problems = problems(sources, &file, text);
@@ -162,7 +163,7 @@ pub fn diff(sources: &Sources, proposal: &Proposal) -> Result<Vec<Change>, Chang
 
 /// The values that are different in two configurations.
 #[must_use]
-pub fn compare(before: &LoadedConfig, after: &LoadedConfig) -> Vec<Change> {
+pub fn compare(before: &LoadedConfig, after: &LoadedConfig) -> Vec<ValueChange> {
     let (old, new) = (before.complete(), after.complete());
     let mut fields = std::collections::BTreeMap::new();
     each_value(&old, "", &mut |path, value| {
@@ -172,7 +173,7 @@ pub fn compare(before: &LoadedConfig, after: &LoadedConfig) -> Vec<Change> {
         fields.entry(path.to_owned()).or_insert((None, None)).1 = Some(value);
     });
     fields.retain(|_, (before, after)| before != after);
-    let (hidden_old, hidden_new) = (crate::masked(&old), crate::masked(&new));
+    let (hidden_old, hidden_new) = (masked(&old), masked(&new));
     let mut shown = std::collections::BTreeMap::new();
     each_value(&hidden_old, "", &mut |path, value| {
         shown.insert((path.to_owned(), false), value.clone());
@@ -182,7 +183,7 @@ pub fn compare(before: &LoadedConfig, after: &LoadedConfig) -> Vec<Change> {
     });
     fields
         .into_keys()
-        .map(|field| Change {
+        .map(|field| ValueChange {
             before: shown.remove(&(field.clone(), false)),
             after: shown.remove(&(field.clone(), true)),
             effect: schema::effect(&field),

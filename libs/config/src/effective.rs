@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::error::SaveError;
-use crate::load::{LoadedConfig, load};
+use crate::load::load;
+use crate::loaded::LoadedConfig;
 use crate::origin::Origins;
 use crate::problem::Problem;
 use crate::sources::Sources;

@@ -17,11 +17,11 @@
 //! read that ([`current`]). Parsing ([`parse`], [`Merged`]) is pure. In the order of reading:
 //!
 //! - [`Sources`]: the paths.
-//! - [`load()`]: all layers from files.
+//! - [`load()`]: all layers from files, into a [`LoadedConfig`].
 //! - [`parse`], `command_line`: one layer, with its problems ([`Problem`]).
 //! - `validate`, `not_built`: checks of values that have the right type.
 //! - [`schema`]: every field in words: remedies, effect of a change, the generated page.
-//! - [`merge()`], [`Merged`]: one layer over another, and where each value came from ([`Origin`]).
+//! - [`merge()`], [`Merged`]: one layer over another, and where each value came from ([`ValueOrigin`]).
 //! - `effective`: the published result.
 //! - `trial`: the last good configuration and the count of starts that were not healthy.
 //! - [`change`], `history`: changes while the machine runs.
@@ -33,6 +33,7 @@ mod error;
 mod history;
 mod layer;
 mod load;
+mod loaded;
 mod merge;
 mod not_built;
 mod origin;
@@ -47,9 +48,10 @@ pub use effective::{current, publish, refresh};
 pub use error::{ChangeError, SaveError};
 pub use keelson_model::ip::{IpPrefix, PrefixError};
 pub use layer::{Layer, MAX_LAYER_BYTES, parse};
-pub use load::{HIDDEN, LoadedConfig, load, masked};
+pub use load::load;
+pub use loaded::{HIDDEN, LoadedConfig, masked};
 pub use merge::{Merged, merge};
-pub use origin::{LayerKind, Origin, Origins};
+pub use origin::{LayerKind, Origins, ValueOrigin};
 pub use problem::Problem;
 pub use sources::Sources;
 pub use trial::{MOST_UNHEALTHY_STARTS, count_start, save_last_good};

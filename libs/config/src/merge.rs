@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use crate::layer::Layer;
-use crate::origin::{LayerKind, Origin, Origins};
+use crate::origin::{LayerKind, Origins, ValueOrigin};
 use crate::path;
 
 /// Puts `over` over `base`: tables are merged member by member, anything else is replaced.
@@ -55,7 +55,7 @@ impl Merged {
         let Layer { file, table, lines } = layer;
         let mut fresh = Origins::new();
         each_value(&table, "", &mut |path, _| {
-            let origin = Origin {
+            let origin = ValueOrigin {
                 layer: kind,
                 file: Some(file.clone()),
                 line: lines.get(path).copied(),

@@ -41,7 +41,7 @@ impl LayerKind {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ValueOrigin {
     /// The layer.
     pub layer: LayerKind,
     /// The file; absent for built-in values.
@@ -52,7 +52,7 @@ pub struct Origin {
     pub line: Option<usize>,
 }
 
-impl Origin {
+impl ValueOrigin {
     /// The origin of what no file says.
     #[must_use]
     pub fn built_in() -> Self {
@@ -64,7 +64,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.layer.as_str())?;
         if let Some(file) = &self.file {
@@ -78,4 +78,4 @@ impl fmt::Display for Origin {
 }
 
 /// The origin of each value, by its path. Values are all that is no table; a list is one value.
-pub type Origins = BTreeMap<String, Origin>;
+pub type Origins = BTreeMap<String, ValueOrigin>;

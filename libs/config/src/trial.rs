@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::error::SaveError;
-use crate::load::LoadedConfig;
+use crate::loaded::LoadedConfig;
 use crate::sources::Sources;
 
 /// After how many starts that did not become healthy the last good configuration is used.

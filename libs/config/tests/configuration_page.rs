@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use keelson_config::parse;
-use keelson_config::schema::{Shape, entries, page};
+use keelson_config::schema::{EntryShape, entries, page};
 
 #[test]
 fn the_page_is_current() {
@@ -46,7 +46,7 @@ fn the_entries_are_those_of_the_types() {
         .into_iter()
         .chain(
             entries()
-                .filter(|entry| matches!(entry.shape, Shape::Table { .. }))
+                .filter(|entry| matches!(entry.shape, EntryShape::Table { .. }))
                 .map(|entry| entry.path),
         )
         .filter(|path| !free.contains(path))
@@ -80,7 +80,7 @@ fn every_entry_says_what_is_right() {
             "{}",
             entry.path
         );
-        if let Shape::Key {
+        if let EntryShape::Key {
             kind,
             default,
             meaning,

@@ -1,8 +1,8 @@
 //! Registries, images and the engine.
 
-use super::{Entry, key, table};
+use super::{SchemaEntry, key, table};
 
-pub(super) const ENTRIES: &[Entry] = &[
+pub(super) const ENTRIES: &[SchemaEntry] = &[
     table(
         "registries",
         "write a table: [registries]",

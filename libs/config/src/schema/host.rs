@@ -1,8 +1,8 @@
 //! Name, network, APIs and time.
 
-use super::{Entry, key, table};
+use super::{SchemaEntry, key, table};
 
-pub(super) const ENTRIES: &[Entry] = &[
+pub(super) const ENTRIES: &[SchemaEntry] = &[
     key(
         "hostname",
         "string",

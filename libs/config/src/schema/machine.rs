@@ -1,8 +1,8 @@
 //! Files, kernel, people, commands and storage.
 
-use super::{Entry, key, table};
+use super::{SchemaEntry, key, table};
 
-pub(super) const ENTRIES: &[Entry] = &[
+pub(super) const ENTRIES: &[SchemaEntry] = &[
     table(
         "file[]",
         "write [[file]] once for each file",

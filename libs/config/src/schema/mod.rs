@@ -14,18 +14,18 @@ use crate::path::{self, pattern};
 
 /// A table or a key of `host.toml`. `docs/configuration.md` is made of these.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub struct SchemaEntry {
     /// Path, list indexes as `[]`: `network.link[].mtu`. `[NAME]` stands for any name.
     pub path: &'static str,
     /// What it is.
-    pub shape: Shape,
+    pub shape: EntryShape,
     /// What is right, shown when a value is wrong. One sentence without a full stop.
     pub remedy: &'static str,
 }
 
-/// What an [`Entry`] is.
+/// What an [`SchemaEntry`] is.
 #[derive(Debug, Clone, Copy)]
-pub enum Shape {
+pub enum EntryShape {
     /// A table, and what stands before and after its keys on the page.
     Table {
         /// Before.
@@ -49,10 +49,10 @@ const fn table(
     remedy: &'static str,
     before: &'static str,
     after: &'static str,
-) -> Entry {
-    Entry {
+) -> SchemaEntry {
+    SchemaEntry {
         path,
-        shape: Shape::Table { before, after },
+        shape: EntryShape::Table { before, after },
         remedy,
     }
 }
@@ -63,10 +63,10 @@ const fn key(
     default: &'static str,
     meaning: &'static str,
     remedy: &'static str,
-) -> Entry {
-    Entry {
+) -> SchemaEntry {
+    SchemaEntry {
         path,
-        shape: Shape::Key {
+        shape: EntryShape::Key {
             kind,
             default,
             meaning,
@@ -76,7 +76,7 @@ const fn key(
 }
 
 /// Every table and every key, in the order of the page.
-pub fn entries() -> impl Iterator<Item = &'static Entry> {
+pub fn entries() -> impl Iterator<Item = &'static SchemaEntry> {
     [host::ENTRIES, engine::ENTRIES, machine::ENTRIES]
         .into_iter()
         .flatten()

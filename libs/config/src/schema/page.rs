@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Effect, Entry, Shape, effect, entries, is_not_built};
+use super::{Effect, EntryShape, SchemaEntry, effect, entries, is_not_built};
 
 /// The whole page.
 #[must_use]
@@ -10,7 +10,7 @@ pub fn page() -> String {
     let mut out = include_str!("before.md").to_owned();
     heading(&mut out, "", "", "");
     for entry in entries() {
-        if let Shape::Table { before, after } = entry.shape {
+        if let EntryShape::Table { before, after } = entry.shape {
             heading(&mut out, entry.path, before, after);
         }
     }
@@ -54,13 +54,13 @@ fn heading(out: &mut String, path: &str, before: &str, after: &str) {
     }
 }
 
-fn is_row_of(entry: &Entry, table: &str) -> bool {
+fn is_row_of(entry: &SchemaEntry, table: &str) -> bool {
     let parent = entry.path.rsplit_once('.').map_or("", |(parent, _)| parent);
-    matches!(entry.shape, Shape::Key { .. }) && parent == table
+    matches!(entry.shape, EntryShape::Key { .. }) && parent == table
 }
 
-fn row(out: &mut String, table: &str, entry: &Entry) {
-    let Shape::Key {
+fn row(out: &mut String, table: &str, entry: &SchemaEntry) {
+    let EntryShape::Key {
         kind,
         default,
         meaning,
