@@ -21,7 +21,7 @@ pub struct Binary {
 }
 
 /// Everything of ours that runs on the machine.
-pub const BINARIES: [Binary; 7] = [
+pub const BINARIES: [Binary; 8] = [
     Binary {
         name: "init",
         directory: "usr/sbin",
@@ -44,6 +44,10 @@ pub const BINARIES: [Binary; 7] = [
     },
     Binary {
         name: "keelson-resolver",
+        directory: "usr/bin",
+    },
+    Binary {
+        name: "keelson-provision",
         directory: "usr/bin",
     },
     Binary {

@@ -55,6 +55,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("keelson-configure", &["keelson-model", "keelson-config"]),
     (
+        "keelson-provision",
+        &[
+            "keelson-model",
+            "keelson-config",
+            "keelson-files",
+            // By tests only.
+            "keelson-netlink",
+        ],
+    ),
+    (
         "netcfg",
         &[
             "keelson-linux",
@@ -187,6 +197,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-linux",
             "keelson-log",
             "keelson-oci",
+            "keelson-provision",
             "keelson-registry",
             "keelson-resolver",
             "keelson-resolver-protocol",

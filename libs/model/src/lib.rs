@@ -4,6 +4,7 @@
 //!
 //! - [`host`], [`ip`]: the host's configuration.
 //! - [`init`]: the control socket of PID 1.
+//! - [`provision`]: what the provisioning tells others.
 //! - [`spec`], [`users`]: what a container is, in the engine's own terms.
 //! - [`service`]: the file that describes a service of the host.
 //! - [`host_api`], [`verify`]: the host API.
@@ -17,6 +18,7 @@ pub mod init;
 pub mod ip;
 pub mod json;
 pub mod limits;
+pub mod provision;
 pub mod service;
 pub mod spec;
 pub mod users;
