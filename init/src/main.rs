@@ -21,6 +21,7 @@
 //! | `keelson.root_timeout=` | seconds to wait for the root device (30) |
 //! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
 //! | `keelson.watchdog=` | seconds that hostd and netcfg may be silent before they are restarted (60; 0: forever) |
+//! | `keelson.platform=` | `ec2`, `openstack`, `gce`, `azure`, `local` or `none`, instead of what SMBIOS says (docs/provisioning.md) |
 //! | `panic=` | seconds before that, as for the kernel (10) |
 //! | `MODULE.OPTION=VALUE` | option of a module |
 //!
@@ -52,6 +53,8 @@ To stop the machine use `hostctl poweroff`, `hostctl reboot` or `hostctl halt`.
 
   init coldplug        load the modules of all devices present
   init load NAME...    load modules by name or alias
+  init provision-network
+                       read what the platform says over the network, and put it into effect
 ";
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let failures = match arguments.next().as_deref() {
         Some(modules::HELPER_COLDPLUG) => modules::coldplug(),
+        Some(boot::provision::HELPER_NETWORK) => boot::provision::network(),
         // The kernel calls modprobe with `-q -- NAME`.
         Some(modules::HELPER_LOAD | "-q") => {
             modules::load_requests(arguments.filter(|argument| argument != "--"))

@@ -10,6 +10,8 @@ mod configuration;
 pub(crate) mod handover;
 mod identity;
 mod mounts;
+mod program;
+pub(crate) mod provision;
 pub(crate) mod seed;
 mod skeleton;
 mod steps;
@@ -115,6 +117,8 @@ pub(crate) fn run() -> Booted {
             None
         }
     };
+    // A layer of the configuration.
+    steps.run("provision", provision::local);
     steps.run("config", configuration::apply);
     Booted {
         steps,

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
+use keelson_model::provision::{DIRECTORY, STATUS_FILE};
+
 use super::Loader;
 use crate::cmdline::CommandLine;
 use crate::console;
@@ -36,10 +38,15 @@ const NICE: i32 = 10;
 /// takes seconds on a slow machine, and nothing waits for it: code that needs a module earlier
 /// makes the kernel ask for it by name.
 pub(crate) fn coldplug() -> usize {
-    let mut loader = Loader::open(CommandLine::read());
+    let command_line = CommandLine::read();
+    let seed_disk = may_have_seed(&command_line);
+    let mut loader = Loader::open(command_line);
     let mut failures = 0;
     for module in CONFIGURATION {
         failures += report(loader.load_named(module));
+    }
+    if seed_disk {
+        failures += load_storage(&mut loader);
     }
     // The listener may have ended, or a person started this program.
     let mut output = std::io::stdout();
@@ -63,6 +70,51 @@ pub(crate) fn coldplug() -> usize {
         known.append(&mut fresh);
     }
     failures + report(loader.load_always())
+}
+
+/// Whether a disk may hold the machine's first configuration, so that the boot has to wait for the
+/// disks: nothing was read before, or somebody says that there is a seed.
+fn may_have_seed(command_line: &CommandLine) -> bool {
+    let read_before = Path::new(DIRECTORY).join(STATUS_FILE).exists();
+    let serial = std::fs::read("/sys/class/dmi/id/product_serial").unwrap_or_default();
+    !read_before
+        || command_line.has("ds")
+        || command_line.has("ci.ds")
+        || serial.starts_with(b"ds=")
+}
+
+/// Loads the modules of disks and drives. Drivers have found theirs when their module is loaded.
+fn load_storage(loader: &mut Loader) -> usize {
+    let mut known = BTreeSet::new();
+    let mut failures = 0;
+    for _ in 0..ROUNDS {
+        let mut fresh = aliases_of_new_devices(&known);
+        fresh.retain(|alias| is_storage(alias));
+        if fresh.is_empty() {
+            break;
+        }
+        for alias in &fresh {
+            failures += report(loader.load_for_device(alias));
+        }
+        known.append(&mut fresh);
+    }
+    failures
+}
+
+/// Controllers (PCI base class 1), disks and drives.
+fn is_storage(alias: &str) -> bool {
+    match alias.split_once(':') {
+        Some(("pci", rest)) => rest.contains("bc01"),
+        // Block device and SCSI host (virtio 1.2, chapter 5).
+        Some(("virtio", rest)) => rest.starts_with("d00000002") || rest.starts_with("d00000008"),
+        // SCSI and IDE of Hyper-V.
+        Some(("vmbus", rest)) => {
+            rest.starts_with("d96361baa104294db60572e2ffb1dc7f")
+                || rest.starts_with("32264132cb86a2449b5c50d1417354f5")
+        }
+        Some(("scsi" | "xen", _)) => true,
+        _ => false,
+    }
 }
 
 /// Network first, because other parts wait for it; accelerators of the processor last.
@@ -96,4 +148,29 @@ fn report(errors: Vec<super::ModuleError>) -> usize {
         console::warning(&error.to_string());
     }
     errors.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_is_told_from_other_devices() {
+        for (alias, storage) in [
+            (
+                "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01",
+                true,
+            ),
+            (
+                "pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00",
+                false,
+            ),
+            ("virtio:d00000002v00001AF4", true),
+            ("virtio:d00000001v00001AF4", false),
+            ("scsi:t-0x05", true),
+            ("cpu:type:x86", false),
+        ] {
+            assert_eq!(is_storage(alias), storage, "{alias}");
+        }
+    }
 }
