@@ -14,27 +14,39 @@ use anyhow::{Context, Result, bail};
 
 use crate::cpio::Archive;
 
-/// Loaded on every machine: what virtual machines boot from.
-const ALWAYS: [&str; 1] = ["virtio_blk"];
+/// Loaded on every machine: what virtual machines boot from. ext4 asks for its checksums by the
+/// name of an algorithm, which `modules.dep` doesn't list.
+const ALWAYS: [&str; 3] = ["virtio_blk", "crc32c_generic", "ext4"];
 /// Loaded when there is such a device. Names that this kernel has built in, or that its flavour
 /// lacks, are skipped.
-const STORAGE: [&str; 24] = [
+const STORAGE: [&str; 36] = [
+    "aacraid",
     "ahci",
     "ata_generic",
     "ata_piix",
-    "ext4",
+    "efivarfs",
+    "ehci_pci",
+    "hid_generic",
+    "hpsa",
     "hv_storvsc",
     "hyperv_keyboard",
+    "isci",
     "megaraid_sas",
     "mmc_block",
+    "mpi3mr",
     "mpt3sas",
+    "mptsas",
     "mptspi",
     "nvme",
+    "ohci_pci",
     "sd_mod",
     "sdhci_acpi",
     "sdhci_pci",
+    "smartpqi",
     "uas",
+    "uhci_hcd",
     "usb_storage",
+    "usbhid",
     "virtio_mmio",
     "virtio_pci",
     "virtio_scsi",
@@ -42,8 +54,12 @@ const STORAGE: [&str; 24] = [
     "vmw_pvscsi",
     "xen_blkfront",
     "xen_scsifront",
+    "xhci_hcd",
     "xhci_pci",
 ];
+/// Debian's static e2fsck, and its place in the initrd (`CHECKER` in init's `disk::check`). The
+/// one in the deployment comes too late: it can't repair the file system that it lies on.
+const CHECKER: [&str; 2] = ["usr/sbin/e2fsck.static", "sbin/e2fsck"];
 
 /// Modules of a kernel as depmod's `modules.dep` lists them.
 #[derive(Debug)]
@@ -142,6 +158,11 @@ pub fn build(system: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
     let program = fs::read(init).with_context(|| format!("read {}", init.display()))?;
     archive.file("init", 0o755, &program)?;
     archive.file("etc/initrd-release", 0o644, b"ID=keelson\n")?;
+    let [checker, place] = CHECKER;
+    let checker = system.join(checker);
+    let program = fs::read(&checker).with_context(|| format!("read {}", checker.display()))?;
+    archive.directory("sbin")?;
+    archive.file(place, 0o755, &program)?;
     let inside = format!("usr/lib/modules/{release}");
     let list: String = always
         .iter()
@@ -242,9 +263,13 @@ mod tests {
         fs::create_dir_all(directory.join("kernel/b")).unwrap();
         fs::write(directory.join("kernel/b/virtio_blk.ko"), "module").unwrap();
         fs::write(directory.join("modules.dep"), "kernel/b/virtio_blk.ko:\n").unwrap();
-        for empty in ["modules.alias", "modules.builtin", "modules.softdep"] {
+        let built_in = "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n";
+        fs::write(directory.join("modules.builtin"), built_in).unwrap();
+        for empty in ["modules.alias", "modules.softdep"] {
             fs::write(directory.join(empty), "").unwrap();
         }
+        fs::create_dir_all(tree.join("usr/sbin")).unwrap();
+        fs::write(tree.join("usr/sbin/e2fsck.static"), "checker").unwrap();
         fs::write(tree.join("init"), "program").unwrap();
         let first = build(&tree, "1.0", &tree.join("init")).unwrap();
         assert_eq!(first, build(&tree, "1.0", &tree.join("init")).unwrap());
