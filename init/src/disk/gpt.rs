@@ -3,6 +3,8 @@
 
 /// Bytes of the header that the specification defines.
 const HEADER_LENGTH: usize = 92;
+/// Where the entries of the main table begin, if nobody has chosen another place.
+pub(crate) const MAIN_ENTRIES: u64 = 2;
 /// A table with more entries than this is refused.
 const MOST_ENTRIES: u32 = 1024;
 
@@ -84,6 +86,12 @@ impl Header {
             return Err(GptError::Range("size of an entry"));
         }
         Ok(header)
+    }
+
+    /// The main header that belongs to this one, which is the copy at the disk's end: the content
+    /// of sector 1. Its entries begin in sector [`MAIN_ENTRIES`].
+    pub(crate) fn main_of_copy(&self, own: u64, sector_size: u64) -> Vec<u8> {
+        seal(self.bytes.clone(), 1, own, MAIN_ENTRIES, sector_size)
     }
 
     /// Bytes of all entries.
@@ -170,20 +178,10 @@ pub(crate) fn plan_growth(
         .to_vec();
     let entry = (number as usize - 1) * header.entry_size as usize;
     put(&mut grown, entry + 40, &last.to_le_bytes());
-    let checksum = crc32(&grown);
-    let seal = |own: u64, other: u64, entries_at: u64| {
-        let mut bytes = header.bytes.clone();
-        put(&mut bytes, 16, &[0; 4]);
-        put(&mut bytes, 24, &own.to_le_bytes());
-        put(&mut bytes, 32, &other.to_le_bytes());
-        put(&mut bytes, 48, &last_usable.to_le_bytes());
-        put(&mut bytes, 72, &entries_at.to_le_bytes());
-        put(&mut bytes, 88, &checksum.to_le_bytes());
-        let own_checksum = crc32(&bytes);
-        put(&mut bytes, 16, &own_checksum.to_le_bytes());
-        bytes.resize(sector_size as usize, 0);
-        bytes
-    };
+    let mut base = header.bytes.clone();
+    put(&mut base, 48, &last_usable.to_le_bytes());
+    put(&mut base, 88, &crc32(&grown).to_le_bytes());
+    let seal = |own, other, entries_at| seal(base.clone(), own, other, entries_at, sector_size);
     let end = sectors - 1;
     let backup_entries_at = last_usable + 1;
     Ok(Some(Growth {
@@ -195,6 +193,19 @@ pub(crate) fn plan_growth(
         first: partition.first,
         last,
     }))
+}
+
+/// A header with its own sector, that of its copy and that of its entries, as the content of a
+/// whole sector.
+fn seal(mut bytes: Vec<u8>, own: u64, other: u64, entries_at: u64, sector_size: u64) -> Vec<u8> {
+    put(&mut bytes, 16, &[0; 4]);
+    put(&mut bytes, 24, &own.to_le_bytes());
+    put(&mut bytes, 32, &other.to_le_bytes());
+    put(&mut bytes, 72, &entries_at.to_le_bytes());
+    let checksum = crc32(&bytes);
+    put(&mut bytes, 16, &checksum.to_le_bytes());
+    bytes.resize(sector_size as usize, 0);
+    bytes
 }
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {

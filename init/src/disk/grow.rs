@@ -48,19 +48,12 @@ pub(crate) fn grow_partition(sys: &Path, partition: &str) -> Result<Option<u64>,
     let Some(disk) = resolved.parent() else {
         return Ok(None);
     };
-    let size_file = disk.join("size");
-    let sector_file = disk.join("queue/logical_block_size");
-    let (Some(size), Some(sector)) = (number_in(&size_file), number_in(&sector_file)) else {
-        return Ok(None);
-    };
     let (Some(name), Ok(number)) = (disk.file_name(), u32::try_from(number)) else {
         return Ok(None);
     };
-    if !(512..=4096).contains(&sector) {
+    let Some((sectors, sector)) = geometry(disk) else {
         return Ok(None);
-    }
-    // sysfs counts in units of 512 bytes whatever the disk's sectors are.
-    let sectors = size.saturating_mul(512) / sector;
+    };
     let path = Path::new("/dev").join(name);
     let device = OpenOptions::new()
         .read(true)
@@ -84,6 +77,16 @@ pub(crate) fn grow_partition(sys: &Path, partition: &str) -> Result<Option<u64>,
     Ok(Some(length))
 }
 
+/// The number of sectors and the bytes in a sector of the disk with this directory in sysfs.
+pub(crate) fn geometry(disk: &Path) -> Option<(u64, u64)> {
+    let size = number_in(&disk.join("size"))?;
+    let sector = number_in(&disk.join("queue/logical_block_size"))?;
+    // sysfs counts in units of 512 bytes whatever the disk's sectors are.
+    (512..=4096)
+        .contains(&sector)
+        .then(|| (size.saturating_mul(512) / sector, sector))
+}
+
 /// Reads the main partition table of an opened disk with sectors of `sector` bytes.
 pub(crate) fn read_table(
     device: &File,
@@ -103,6 +106,16 @@ pub(crate) fn read_table(
         .read_exact_at(&mut entries, header.entries_at.saturating_mul(sector))
         .map_err(io_error("read", path))?;
     Ok((header, entries))
+}
+
+/// Number and GUID of each partition of the disk with this node, from its table. Kernels before
+/// 6.14 don't tell the GUIDs.
+pub(crate) fn partition_guids(sys: &Path, node: &Path) -> Option<Vec<(u32, String)>> {
+    let (_, sector) = geometry(&sys.join("class/block").join(node.file_name()?))?;
+    let device = File::open(node).ok()?;
+    let (header, entries) = read_table(&device, node, sector).ok()?;
+    let partitions = header.partitions(&entries).ok()?;
+    Some(partitions.into_iter().map(|p| (p.number, p.guid)).collect())
 }
 
 fn write_table(
@@ -172,7 +185,10 @@ fn number_in(path: &Path) -> Option<u64> {
     crate::files::first_line(path)?.parse().ok()
 }
 
-fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GrowError {
+pub(super) fn io_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> GrowError {
     let path = path.to_owned();
     move |source| GrowError::Io {
         operation,
@@ -187,6 +203,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::disk::mend;
 
     /// Runs a tool of the distribution. `None` if the machine does not have it.
     fn run(program: &str, arguments: &[&str], input: &str) -> Option<bool> {
@@ -248,6 +265,66 @@ mod tests {
             .read_exact_at(&mut entries, copy.entries_at * 512)
             .unwrap();
         assert_eq!(copy.partitions(&entries).unwrap(), partitions);
+    }
+
+    #[test]
+    fn a_power_cut_between_the_writes_leaves_a_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let name = path.to_str().unwrap();
+        let disk = File::create_new(&path).unwrap();
+        disk.set_len(12 << 20).unwrap();
+        let layout = "label: gpt\nsize=16384, name=esp\nname=root\n";
+        let Some(made) = run("/usr/sbin/sfdisk", &["-q", name], layout) else {
+            return;
+        };
+        assert!(made);
+        disk.set_len(16 << 20).unwrap();
+        let sectors = (16 << 20) / 512;
+        let before = std::fs::read(&path).unwrap();
+        let (header, entries) = read_table(&disk_for_writing(&path), &path, 512).unwrap();
+        let growth = gpt::plan_growth(&header, &entries, 2, sectors, 512, 1)
+            .unwrap()
+            .unwrap();
+        // The sectors in the order in which they are written, each cut after this many.
+        let mut writes: Vec<(u64, &[u8])> = Vec::new();
+        for (at, bytes) in [
+            (growth.backup_entries_at, &growth.entries),
+            (growth.backup_header_at, &growth.backup_header),
+            (1, &growth.header),
+            (2, &growth.entries),
+        ] {
+            writes.extend((at..).zip(bytes.chunks(512)));
+        }
+        for cut in 0..=writes.len() {
+            std::fs::write(&path, &before).unwrap();
+            let device = disk_for_writing(&path);
+            for (at, bytes) in writes.iter().take(cut) {
+                device.write_all_at(bytes, at * 512).unwrap();
+            }
+            let whole = read_table(&device, &path, 512)
+                .is_ok_and(|(header, entries)| header.partitions(&entries).is_ok());
+            let expected = match whole {
+                true => mend::Finding::Nothing,
+                false => mend::Finding::Mended,
+            };
+            assert_eq!(mend::mend(&path, sectors, 512).unwrap(), expected, "{cut}");
+            // The next boot completes the growth whatever was written.
+            let (header, entries) = read_table(&device, &path, 512).unwrap();
+            let plan = gpt::plan_growth(&header, &entries, 2, sectors, 512, 1).unwrap();
+            if let Some(growth) = plan {
+                write_table(&device, &growth, header.entries_at, 512).unwrap();
+            }
+            let (header, entries) = read_table(&device, &path, 512).unwrap();
+            let partitions = header.partitions(&entries).unwrap();
+            assert_eq!(partitions.len(), 2);
+            assert_eq!(partitions[1].last, growth.last, "{cut}");
+        }
+    }
+
+    fn disk_for_writing(path: &Path) -> File {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).open(path).unwrap()
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Stage 1: from the initramfs to the deployment.
 
+mod block;
 mod deployment;
 mod device;
+mod firmware;
+mod root;
 mod switch;
 
 use std::convert::Infallible;
@@ -9,10 +12,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::system::RebootCommand;
 use sys_mount::MountFlags;
 
 use crate::boot::handover::{self, Handover};
 use crate::cmdline::CommandLine;
+use crate::disk::check::{self, Verdict};
 use crate::disk::grow;
 use crate::modules::insert_file;
 use crate::mount::{self, MountError};
@@ -35,6 +40,8 @@ enum Stage1Error {
     Events(#[source] std::io::Error),
     #[error(transparent)]
     Device(#[from] device::DeviceError),
+    #[error(transparent)]
+    Check(#[from] check::CheckError),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
@@ -84,18 +91,21 @@ fn boot(
     mut problems: Vec<String>,
 ) -> Result<Infallible, Stage1Error> {
     let missing = |what: &str| Stage1Error::CommandLine(what.to_owned());
-    let root = command_line.value("root").ok_or_else(|| {
+    let named = command_line.value("root").ok_or_else(|| {
         missing("root= is missing; name the root file system, e.g. root=PARTLABEL=root")
     })?;
-    let spec = device::RootSpec::parse(root).ok_or_else(|| {
+    let spec = root::RootSpec::parse(named).ok_or_else(|| {
         missing(&format!(
-            "root={root} is none of PARTLABEL=, PARTUUID=, LABEL=, UUID= and /dev/NAME"
+            "root={named} is none of PARTLABEL=, PARTUUID=, LABEL=, UUID= and /dev/NAME"
         ))
     })?;
     let request = command_line
         .value("ostree")
         .ok_or_else(|| missing("ostree= is missing; name the deployment to boot"))?;
 
+    // The kernel asks for modules by itself, too (checksums, character sets); this program finds
+    // them. Stage 2 sets its own path.
+    let _ = fs::write("/proc/sys/kernel/modprobe", "/init");
     // Before the modules are loaded, so that events of the devices that they find are received.
     let events = UeventSocket::open().map_err(Stage1Error::Events)?;
     load_listed_modules(command_line, &mut problems);
@@ -108,7 +118,7 @@ fn boot(
         None => ROOT_TIMEOUT,
     };
     let mut drivers = device::Drivers::new(command_line);
-    let device = device::wait_for(&spec, root, &events, &mut drivers, limit)?;
+    let device = device::wait_for(&spec, named, &events, &mut drivers, limit)?;
 
     let sys = Path::new("/sys");
     match grow::grow_partition(sys, &device) {
@@ -116,6 +126,7 @@ fn boot(
         Ok(None) => {}
         Err(error) => note(&mut problems, format!("grow partition: {error}")),
     }
+    check_root(command_line, &device, &mut problems)?;
     mount_root(command_line, &device)?;
     let sysroot = Path::new(SYSROOT);
     match grow::grow_file_system(sys, &device, sysroot) {
@@ -159,6 +170,30 @@ fn load_listed_modules(command_line: &CommandLine, problems: &mut Vec<String>) {
 fn note(problems: &mut Vec<String>, problem: String) {
     console::warning(&problem);
     problems.push(problem);
+}
+
+/// Lets e2fsck look at the root file system if its superblock asks for that.
+fn check_root(
+    command_line: &CommandLine,
+    device: &str,
+    problems: &mut Vec<String>,
+) -> Result<(), check::CheckError> {
+    let complaint = match grow::superblock(&Path::new("/dev").join(device)) {
+        Ok(Some(superblock)) => superblock.complaint,
+        // Another type of file system, which checks itself when it is mounted.
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            note(problems, format!("check file system: {error}"));
+            return Ok(());
+        }
+    };
+    match check::check(command_line, device, complaint)? {
+        Verdict::Mount => Ok(()),
+        Verdict::Reboot => {
+            console::warning("the check of the root file system asks for a restart");
+            emergency::now(RebootCommand::Restart)
+        }
+    }
 }
 
 /// Mounting replays the journal: after a power failure no separate check is needed.

@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 
 /// `BLKPG` of linux/blkpg.h: `_IO(0x12, 105)`.
 const BLKPG: libc::c_ulong = 0x1269;
+/// `BLKRRPART` of linux/fs.h: `_IO(0x12, 95)`.
+const BLKRRPART: libc::c_ulong = 0x125F;
 /// `BLKPG_RESIZE_PARTITION` of linux/blkpg.h.
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
@@ -53,5 +55,13 @@ pub fn resize_partition(
     // SAFETY: both structures have the kernel's layout and live until the call returns; the
     // descriptor is open for the whole call.
     let result = unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG as _, &raw mut argument) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Lets the kernel read the partition table of the opened `disk` again. EBUSY: one of its
+/// partitions is in use.
+pub fn reread_partitions(disk: &File) -> Result<(), nix::Error> {
+    // SAFETY: the request has no argument; the descriptor is open for the whole call.
+    let result = unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART as _) };
     nix::Error::result(result).map(drop)
 }
