@@ -8,6 +8,7 @@
 //! - [`idle`]: waiting for hours with little memory.
 //! - [`child`], [`spawn`], [`service_process`]: starting programs and waiting for them.
 //! - [`socket`], [`packet`]: sockets, and packets of Ethernet links.
+//! - [`rtc`], [`watchdog`], [`swap`]: hardware clocks, hardware watchdogs, swap areas.
 //!
 //! For containers and their shims, in the order of a start:
 //!
@@ -30,6 +31,9 @@ pub mod service_process;
 pub mod child;
 pub mod kvm;
 pub mod packet;
+pub mod rtc;
+pub mod swap;
+pub mod watchdog;
 
 // Containers and their shims.
 pub mod allocator;
