@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::disk::{Ext4State, check_ext4, copy_sparse, partitions};
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, STOP_LIMIT, docker, load_busybox, seconds, services, shell, until,
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, load_busybox, seconds, services, shell, until,
 };
 use serde_json::json;
 
@@ -257,4 +257,66 @@ fn power_off_is_orderly_and_everything_is_there_afterwards() -> Result<()> {
 
     machine.qmp()?.system_powerdown()?;
     ended_cleanly(&machine, &disk)
+}
+
+/// Seven presses of Ctrl-Alt-Del end a stop that waits for a container; the disk is clean.
+#[test]
+fn a_stop_that_is_forced_is_quick_and_clean() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let disk = dir.path().join("disk.raw");
+    copy_sparse(&lab.disk(), &disk)?;
+    let machine = lab
+        .direct("forced")?
+        .disk(Disk::writable(&disk))
+        .kernel_argument("keelson.zram=20")
+        .device("i6300esb")
+        .launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    machine.wait_for_console("i6300ESB timer) resets the machine after 60 s", BOOT_LIMIT)?;
+    load_busybox(&machine)?;
+    let swaps = shell(&machine, &SEES_ALL, "cat /host/proc/swaps")?;
+    ensure!(swaps.contains("/dev/zram0"), "{swaps}");
+    let deaf = "trap '' TERM; echo started; while :; do sleep 0.2; done";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "deaf",
+        "--stop-timeout",
+        "-1",
+        "busybox",
+    ];
+    docker(&machine, &[&run[..], &["sh", "-c", deaf]].concat())?;
+    until("trap that is set", Duration::from_secs(30), || {
+        Ok(match docker(&machine, &["logs", "deaf"])?.as_str() {
+            "started" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+    })?;
+    let mut qmp = machine.qmp()?;
+    qmp.system_powerdown()?;
+    machine.wait_for_console("keelson: powering off", Duration::from_secs(20))?;
+    let keys: Vec<_> = ["ctrl", "alt", "delete"]
+        .iter()
+        .map(|key| json!({"type": "qcode", "data": key}))
+        .collect();
+    for _ in 0..7 {
+        let press = json!({"keys": keys, "hold-time": 20});
+        qmp.execute("send-key", Some(press))?;
+        std::thread::sleep(Duration::from_millis(120));
+    }
+    let line = machine.wait_for_console("keelson: warning: powering off by force", STOP_LIMIT)?;
+    ended_cleanly(&machine, &disk)?;
+    let (_, ended) = machine.wait_for_exit(Duration::ZERO)?;
+    lab.record("forced_poweroff_to_qemu_exit_s", seconds(ended - line.at))?;
+    ensure!(
+        machine.console().find("containers stopped").is_none(),
+        "{}",
+        machine.details()
+    );
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::firmware::Firmware;
-use super::spec::{Boot, Disk, DiskMode, Forward, MachineSpec, Network};
+use super::spec::{Boot, Bus, Disk, DiskMode, Forward, MachineSpec, Network};
 
 /// Names of the files in a machine's directory. QEMU runs in that directory, so that socket
 /// addresses stay short (`sun_path` holds 107 bytes).
@@ -54,6 +54,9 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     }
     args.add("-smp", plan.cpus.to_string());
     args.add("-m", spec.memory_mib.to_string());
+    if let Some(uuid) = &spec.uuid {
+        args.add("-uuid", uuid);
+    }
     args.0.push("-nodefaults".to_owned());
     args.0.push("-no-reboot".to_owned());
     args.add("-display", "none");
@@ -83,7 +86,12 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     args.add("-serial", "chardev:console");
     args.boot(spec, plan);
     for (index, disk) in plan.disks.iter().enumerate() {
-        args.disk(index, disk);
+        // The disks before the one to boot from have no place in the firmware's order.
+        let boot_index = (index + 1).checked_sub(spec.disks_before.len());
+        args.disk(index, disk, boot_index.filter(|index| *index > 0));
+    }
+    for device in &spec.devices {
+        args.add("-device", device);
     }
     args.network(spec.network, &plan.forwards, plan.silence);
     for (name, file) in &plan.fw_cfg {
@@ -136,7 +144,7 @@ impl Arguments {
         }
     }
 
-    fn disk(&mut self, index: usize, disk: &Disk) {
+    fn disk(&mut self, index: usize, disk: &Disk, boot_index: Option<usize>) {
         let format = match disk.path.extension() {
             Some(extension) if extension == "qcow2" => "qcow2",
             _ => "raw",
@@ -152,13 +160,44 @@ impl Arguments {
             "-drive",
             format!("if=none,id=disk{index},format={format},{mode},file={file}"),
         );
-        self.add(
-            "-device",
-            format!(
-                "virtio-blk-pci,drive=disk{index},bootindex={}",
-                index.saturating_add(1)
-            ),
-        );
+        let (adapter, kind) = match disk.bus {
+            Bus::VirtioBlk => (None, "virtio-blk-pci".to_owned()),
+            Bus::Nvme => (None, format!("nvme,serial=disk{index}")),
+            Bus::Ahci => (None, format!("ide-hd,bus=ide.{index}")),
+            Bus::Usb => (Some("qemu-xhci"), "usb-storage".to_owned()),
+            Bus::UsbAttachedScsi => (Some("usb-uas"), "scsi-hd".to_owned()),
+            Bus::VirtioScsi => (Some("virtio-scsi-pci"), "scsi-hd".to_owned()),
+            Bus::Pvscsi => (Some("pvscsi"), "scsi-hd".to_owned()),
+            Bus::LsiSas => (Some("mptsas1068"), "scsi-hd".to_owned()),
+            Bus::MegaRaid => (Some("megasas"), "scsi-hd".to_owned()),
+        };
+        let mut device = format!("{kind},drive=disk{index}");
+        if let Some(adapter) = adapter {
+            if disk.bus == Bus::UsbAttachedScsi {
+                self.add("-device", format!("qemu-xhci,id=usb{index}"));
+            }
+            let host = match disk.bus {
+                Bus::UsbAttachedScsi => format!(",bus=usb{index}.0"),
+                _ => String::new(),
+            };
+            self.add("-device", format!("{adapter},id=adapter{index}{host}"));
+            device += &format!(",bus=adapter{index}.0");
+        }
+        if disk.bus == Bus::LsiSas {
+            // The driver passes over a device without an address.
+            device += &format!(",wwn={:#x}", 0x5000_c500_15ea_7100_u64 + index as u64);
+        }
+        if let Some(serial) = &disk.serial {
+            device += &format!(",serial={}", quoted(serial));
+        }
+        if let Some(boot_index) = boot_index {
+            device += &format!(",bootindex={boot_index}");
+        }
+        if disk.sector != 512 {
+            let size = disk.sector;
+            device += &format!(",logical_block_size={size},physical_block_size={size}");
+        }
+        self.add("-device", device);
     }
 
     fn network(&mut self, network: Network, forwards: &[Forward], silence: u16) {
@@ -237,6 +276,18 @@ mod tests {
             "-fw_cfg name=opt/io.keelson/host.toml,file=fw-0",
             "name=io.keelson.provision",
             "-accel tcg,thread=multi -cpu max,cx16=off -smp 1",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let usb = Disk::snapshot("/u").behind(Bus::Usb).sector(4096);
+        let spec = MachineSpec::new("a", Boot::Uefi).disk_before(usb.clone());
+        plan.disks.insert(0, usb);
+        let text = line(&spec, &plan);
+        for part in [
+            "-device qemu-xhci,id=adapter0 ",
+            "usb-storage,drive=disk0,bus=adapter0.0,logical_block_size=4096",
+            "virtio-blk-pci,drive=disk1,bootindex=1",
+            "virtio-blk-pci,drive=disk2,bootindex=2",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -74,6 +74,80 @@ pub fn partitions(image: &Path) -> Result<Vec<Partition>, HarnessError> {
         .collect())
 }
 
+/// Writes the table of a raw image anew for sectors of 4096 bytes. Partitions stay where they
+/// are, in bytes.
+///
+/// # Errors
+/// The image can't be read or written, or it holds no table for sectors of 512 bytes.
+pub fn use_large_sectors(image: &Path) -> Result<(), HarnessError> {
+    const LARGE: u64 = 4096;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(image)
+        .map_err(HarnessError::io("open", image))?;
+    let read = |offset: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset)
+            .map_err(HarnessError::io("read", image))?;
+        Ok::<_, HarnessError>(bytes)
+    };
+    let mut header = read(SECTOR, 92)?;
+    let mut entries = read(2 * SECTOR, 128 * 128)?;
+    for entry in entries.chunks_exact_mut(128) {
+        let (Some(first), Some(last)) = (u64_at(entry, 32), u64_at(entry, 40)) else {
+            continue;
+        };
+        if last > 0 {
+            let end = (last + 1) * SECTOR / LARGE - 1;
+            entry[32..40].copy_from_slice(&(first * SECTOR / LARGE).to_le_bytes());
+            entry[40..48].copy_from_slice(&end.to_le_bytes());
+        }
+    }
+    let length = file
+        .metadata()
+        .map_err(HarnessError::io("look at", image))?
+        .len();
+    let last = length / LARGE - 1;
+    let table = entries.len() as u64 / LARGE;
+    let write = |offset: u64, bytes: &[u8]| {
+        file.write_all_at(bytes, offset)
+            .map_err(HarnessError::io("write", image))
+    };
+    // The old table would still be found by whoever looks for small sectors.
+    write(SECTOR, &vec![0; 33 * SECTOR as usize])?;
+    for (own, other, entries_at) in [(1, last, 2), (last, 1, last - table)] {
+        for (at, value) in [
+            (24, own),
+            (32, other),
+            (40, 2 + table),
+            (48, last - table - 1),
+            (72, entries_at),
+        ] {
+            header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        header[88..92].copy_from_slice(&crc32(&entries).to_le_bytes());
+        header[16..20].fill(0);
+        let checksum = crc32(&header);
+        header[16..20].copy_from_slice(&checksum.to_le_bytes());
+        write(entries_at * LARGE, &entries)?;
+        write(own * LARGE, &header)?;
+    }
+    Ok(())
+}
+
+/// The checksum of zlib and of the UEFI specification.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ ((crc & 1) * 0xEDB8_8320);
+        }
+    }
+    !crc
+}
+
 fn partition(entry: &[u8]) -> Option<Partition> {
     if entry.get(..16)?.iter().all(|byte| *byte == 0) {
         return None;

@@ -41,6 +41,6 @@ pub use process::{CommandOutput, docker_command, run};
 pub use provision::{ClientKey, Credentials, Provisioned};
 pub use qmp::{Qmp, QmpError};
 pub use slots::Slot;
-pub use spec::{Accel, Boot, Disk, DiskMode, Forward, MachineSpec, Network};
+pub use spec::{Accel, Boot, Bus, Disk, DiskMode, Forward, MachineSpec, Network};
 pub use state::{DetachedMachine, MachineState, Stopped};
 pub use tls::{Identity, request};

@@ -53,8 +53,9 @@ fn must_exist(path: &Path) -> Result<(), HarnessError> {
 
 /// Makes the private copies, and all paths absolute, since QEMU runs in the machine's directory.
 pub(crate) fn prepare_disks(spec: &MachineSpec, dir: &Path) -> Result<Vec<Disk>, HarnessError> {
-    spec.disk
+    spec.disks_before
         .iter()
+        .chain(&spec.disk)
         .chain(&spec.extra_disks)
         .enumerate()
         .map(|(index, disk)| {
@@ -69,7 +70,7 @@ pub(crate) fn prepare_disks(spec: &MachineSpec, dir: &Path) -> Result<Vec<Disk>,
             }
             Ok(Disk {
                 path,
-                mode: disk.mode,
+                ..disk.clone()
             })
         })
         .collect()

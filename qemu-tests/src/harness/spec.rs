@@ -50,6 +50,30 @@ pub enum DiskMode {
     ReadOnly,
 }
 
+/// The adapter that a disk is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bus {
+    /// virtio-blk.
+    #[default]
+    VirtioBlk,
+    /// virtio-scsi.
+    VirtioScsi,
+    /// NVMe.
+    Nvme,
+    /// SATA, through the chipset's AHCI.
+    Ahci,
+    /// A USB stick (bulk-only transport) at an xHCI adapter.
+    Usb,
+    /// A fast USB disk (USB attached SCSI) at an xHCI adapter.
+    UsbAttachedScsi,
+    /// VMware's paravirtual SCSI.
+    Pvscsi,
+    /// LSI Logic SAS, VMware's and VirtualBox's other SCSI adapter.
+    LsiSas,
+    /// LSI MegaRAID SAS.
+    MegaRaid,
+}
+
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
@@ -57,6 +81,12 @@ pub struct Disk {
     pub path: PathBuf,
     /// What happens to writes.
     pub mode: DiskMode,
+    /// Its adapter.
+    pub bus: Bus,
+    /// Bytes of its sectors.
+    pub sector: u32,
+    /// Its serial number, if it has one.
+    pub serial: Option<String>,
 }
 
 impl Disk {
@@ -84,7 +114,31 @@ impl Disk {
         Self {
             path: path.into(),
             mode,
+            bus: Bus::default(),
+            sector: 512,
+            serial: None,
         }
+    }
+
+    /// The same disk behind another adapter.
+    #[must_use]
+    pub fn behind(mut self, bus: Bus) -> Self {
+        self.bus = bus;
+        self
+    }
+
+    /// The same disk with a serial number.
+    #[must_use]
+    pub fn serial(mut self, serial: impl Into<String>) -> Self {
+        self.serial = Some(serial.into());
+        self
+    }
+
+    /// The same disk with sectors of this many bytes: 512 or 4096.
+    #[must_use]
+    pub fn sector(mut self, bytes: u32) -> Self {
+        self.sector = bytes;
+        self
     }
 }
 
@@ -127,6 +181,7 @@ pub struct MachineSpec {
     pub(crate) name: String,
     pub(crate) boot: Boot,
     pub(crate) disk: Option<Disk>,
+    pub(crate) disks_before: Vec<Disk>,
     pub(crate) extra_disks: Vec<Disk>,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: Option<u32>,
@@ -139,6 +194,8 @@ pub struct MachineSpec {
     pub(crate) dir: Option<PathBuf>,
     pub(crate) outlives: bool,
     pub(crate) report: bool,
+    pub(crate) uuid: Option<String>,
+    pub(crate) devices: Vec<String>,
 }
 
 /// The guest's port where the APIs listen with mutual TLS.
@@ -152,6 +209,7 @@ impl MachineSpec {
             name: name.into(),
             boot,
             disk: None,
+            disks_before: Vec::new(),
             extra_disks: Vec::new(),
             memory_mib: 1024,
             cpus: None,
@@ -164,17 +222,26 @@ impl MachineSpec {
             dir: None,
             outlives: false,
             report: false,
+            uuid: None,
+            devices: Vec::new(),
         }
     }
 
-    /// The first disk (virtio-blk, boot index 1).
+    /// The disk that the firmware boots from (boot index 1).
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disk = Some(disk);
         self
     }
 
-    /// One more disk (virtio-blk).
+    /// A disk that the kernel finds before [`MachineSpec::disk`], but the firmware does not boot from.
+    #[must_use]
+    pub fn disk_before(mut self, disk: Disk) -> Self {
+        self.disks_before.push(disk);
+        self
+    }
+
+    /// One more disk.
     #[must_use]
     pub fn extra_disk(mut self, disk: Disk) -> Self {
         self.extra_disks.push(disk);
@@ -252,6 +319,20 @@ impl MachineSpec {
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
+        self
+    }
+
+    /// The machine's UUID in SMBIOS; without, it has none.
+    #[must_use]
+    pub fn uuid(mut self, uuid: impl Into<String>) -> Self {
+        self.uuid = Some(uuid.into());
+        self
+    }
+
+    /// One more device, in the words of QEMU's `-device`.
+    #[must_use]
+    pub fn device(mut self, device: impl Into<String>) -> Self {
+        self.devices.push(device.into());
         self
     }
 
