@@ -24,7 +24,9 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::options::{Command, Format, ImageCommand, Options, ServiceCommand};
+use crate::options::{
+    Command, Format, IdentityCommand, ImageCommand, Options, PowerCommand, ServiceCommand, StopArgs,
+};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -64,9 +66,26 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             let status: InitStatus = client.get("/host/v1/boot").await?;
             render(options.format, &status, || table::boot(&status))
         }
-        Command::Poweroff => power(&client, options.format, PowerAction::Poweroff).await,
-        Command::Reboot => power(&client, options.format, PowerAction::Reboot).await,
-        Command::Halt => power(&client, options.format, PowerAction::Halt).await,
+        Command::Poweroff(stop) => power(&client, options, PowerAction::Poweroff, stop).await,
+        Command::Reboot(stop) => power(&client, options, PowerAction::Reboot, stop).await,
+        Command::Halt(stop) => power(&client, options, PowerAction::Halt, stop).await,
+        Command::Power(PowerCommand::Off(stop)) => {
+            power(&client, options, PowerAction::Poweroff, stop).await
+        }
+        Command::Power(PowerCommand::Reboot(stop)) => {
+            power(&client, options, PowerAction::Reboot, stop).await
+        }
+        Command::Power(PowerCommand::Halt(stop)) => {
+            power(&client, options, PowerAction::Halt, stop).await
+        }
+        Command::Identity(IdentityCommand::Reset) => {
+            let path = "/host/v1/identity/reset";
+            let nothing = serde_json::json!({});
+            let answer: serde_json::Value = client.send(Method::POST, path, &nothing).await?;
+            render(options.format, &answer, || {
+                "The machine gets a new identity when it starts the next time.\n".to_owned()
+            })
+        }
         Command::Config(command) => config::run(&client, options.format, command).await,
         Command::Certificate(command) => certificate::run(&client, options.format, command).await,
         Command::Image(ImageCommand::Verify(args)) => {
@@ -75,11 +94,21 @@ async fn run(options: &Options) -> Result<String, CtlError> {
     }
 }
 
-async fn power(client: &Client, format: Format, action: PowerAction) -> Result<String, CtlError> {
+async fn power(
+    client: &Client,
+    options: &Options,
+    action: PowerAction,
+    stop: &StopArgs,
+) -> Result<String, CtlError> {
+    let force = stop.force;
     let answer: serde_json::Value = client
-        .send(Method::POST, "/host/v1/power", &PowerRequest { action })
+        .send(
+            Method::POST,
+            "/host/v1/power",
+            &PowerRequest { action, force },
+        )
         .await?;
-    render(format, &answer, String::new)
+    render(options.format, &answer, String::new)
 }
 
 fn render<T: Serialize>(

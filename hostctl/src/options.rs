@@ -41,6 +41,35 @@ pub(crate) enum Format {
     Json,
 }
 
+/// How to stop the machine.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Kill everything at once, also when an orderly stop is under way. File systems are still
+    /// unmounted.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `hostctl identity`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make a new identity at the next start, for a machine whose disk was copied. All client
+    /// certificates are void then.
+    Reset,
+}
+
+/// `hostctl power`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PowerCommand {
+    /// Stop everything in order and switch the machine off.
+    #[command(alias = "poweroff")]
+    Off(StopArgs),
+    /// Stop everything in order and restart the machine.
+    Reboot(StopArgs),
+    /// Stop everything in order and halt the processor.
+    Halt(StopArgs),
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// System services.
@@ -51,11 +80,17 @@ pub(crate) enum Command {
     /// Steps of the boot and the supervised processes.
     Boot,
     /// Stop everything in order and switch the machine off.
-    Poweroff,
+    Poweroff(StopArgs),
     /// Stop everything in order and restart the machine.
-    Reboot,
+    Reboot(StopArgs),
     /// Stop everything in order and halt the processor.
-    Halt,
+    Halt(StopArgs),
+    /// The same stops under one word: `power off`, `power reboot`, `power halt`.
+    #[command(subcommand)]
+    Power(PowerCommand),
+    /// The machine's identity: machine-id, keys, certificate authority.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// The machine's configuration (host.toml).
     #[command(subcommand)]
     Config(ConfigCommand),

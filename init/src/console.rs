@@ -1,4 +1,6 @@
-//! The messages of PID 1: every line goes to the kernel log and to the console.
+//! The messages of PID 1: every line goes to the kernel log and to every console of the kernel.
+//! `/dev/console` alone would be the last one on the command line: on a machine whose screen comes
+//! before its serial port, the screen would stay dark.
 //!
 //! Lines read `keelson: …`, `keelson: warning: …` and `keelson: error: …`; people and tests read
 //! them, so their wording is an interface.
@@ -71,27 +73,56 @@ fn emit(severity: Severity, source: &str, message: &str) {
         // One write is one record. A full or absent log must not stop PID 1.
         let _ = log.write_all(format!("<{priority}>{source}: {text}\n").as_bytes());
     }
-    if let Some(mut console) = sink(&CONSOLE, "/dev/console") {
-        // The console is opened without blocking: a terminal that is not read (or a serial line
+    let line = format!("{source}: {text}\n");
+    for mut console in consoles() {
+        // Consoles are opened without blocking: a terminal that is not read (or a serial line
         // under flow control) loses lines instead of stopping PID 1.
-        let _ = console.write_all(format!("{source}: {text}\n").as_bytes());
+        let _ = console.write_all(line.as_bytes());
     }
 }
 
 static KMSG: OnceLock<File> = OnceLock::new();
-static CONSOLE: OnceLock<File> = OnceLock::new();
+static CONSOLES: OnceLock<Vec<File>> = OnceLock::new();
+/// Serves until the kernel's list of consoles can be read.
+static FIRST: OnceLock<File> = OnceLock::new();
+
+/// The consoles that the kernel writes to (`Documentation/ABI/testing/sysfs-tty`), read once.
+const ACTIVE: &str = "/sys/class/tty/console/active";
+
+fn consoles() -> Vec<&'static File> {
+    if CONSOLES.get().is_none()
+        && let Ok(active) = std::fs::read_to_string(ACTIVE)
+    {
+        let opened = nodes(&active).filter_map(|path| open(&path).ok()).collect();
+        // This fails only if another thread has set the same files first.
+        let _ = CONSOLES.set(opened);
+    }
+    match CONSOLES.get() {
+        Some(consoles) if !consoles.is_empty() => consoles.iter().collect(),
+        _ => sink(&FIRST, "/dev/console").into_iter().collect(),
+    }
+}
+
+/// The device nodes for the content of [`ACTIVE`]: names separated by blanks.
+fn nodes(active: &str) -> impl Iterator<Item = String> {
+    active
+        .split_whitespace()
+        .filter(|name| !name.contains('/') && *name != "..")
+        .map(|name| format!("/dev/{name}"))
+}
 
 fn sink(cell: &'static OnceLock<File>, path: &str) -> Option<&'static File> {
     if cell.get().is_none() {
-        let file = OpenOptions::new()
-            .write(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-            .open(path)
-            .ok()?;
-        // This fails only if another thread has set the same file first.
-        let _ = cell.set(file);
+        let _ = cell.set(open(path).ok()?);
     }
     cell.get()
+}
+
+fn open(path: &str) -> std::io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
+        .open(path)
 }
 
 /// Bounds a line and replaces control characters: process output must not be able to move the
@@ -119,6 +150,14 @@ mod tests {
     #[test]
     fn control_characters_never_reach_the_console() {
         assert_eq!(printable("a\x1b[2Jb\nkeelson: x"), "a [2Jb keelson: x");
+    }
+
+    #[test]
+    fn every_active_console_has_a_node() {
+        let all = |active| Vec::from_iter(nodes(active));
+        assert_eq!(all("tty0 ttyS0\n"), ["/dev/tty0", "/dev/ttyS0"]);
+        assert!(all("\n").is_empty());
+        assert!(all("../sda").is_empty());
     }
 
     #[test]

@@ -65,9 +65,14 @@ pub(crate) fn end(command_line: &CommandLine) -> ! {
     now(command)
 }
 
-/// Ends the machine at once.
+/// Ends the machine at once, after a sync.
 pub(crate) fn now(command: RebootCommand) -> ! {
     rustix::fs::sync();
+    without_sync(command)
+}
+
+/// Ends the machine at once.
+pub(crate) fn without_sync(command: RebootCommand) -> ! {
     // Returns only with an error: CAP_SYS_BOOT is missing or the command is unknown.
     let _ = rustix::system::reboot(command);
     loop {

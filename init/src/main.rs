@@ -6,6 +6,8 @@
 //!   buttons.
 //! - `control`: the socket through which hostd asks for a stop or for the boot's record.
 //! - `shutdown`: the end: processes, file systems, power.
+//! - `devices`: groups and modes of nodes in /dev, and the links below /dev/disk.
+//! - `remote`: unmounting file systems whose server may not answer.
 //! - `disk`, `modules`, `uevent`, `mount`: disks, kernel modules, devices and mounts, for all of
 //!   these.
 //! - `cmdline`, `console`, `files`, `emergency`: parameters, messages, small files, and the last
@@ -15,13 +17,16 @@
 //!
 //! | parameter | meaning |
 //! |---|---|
-//! | `root=` | `PARTLABEL=`, `PARTUUID=`, `LABEL=`, `UUID=` (the last two: ext4) or `/dev/NAME` |
+//! | `root=` | `PARTLABEL=`, `PARTUUID=`, `LABEL=`, `UUID=`, `/dev/NAME` or `/dev/disk/by-…/…` |
 //! | `rootfstype=`, `rootflags=` | type (ext4) and options of the root file system |
+//! | `fsck.mode=` | check the root file system: `auto` (default: when it asks for it), `force`, `skip` |
 //! | `ostree=` | the deployment, from the root of that file system |
 //! | `keelson.root_timeout=` | seconds to wait for the root device (30) |
 //! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
 //! | `keelson.watchdog=` | seconds that hostd and netcfg may be silent before they are restarted (60; 0: forever) |
 //! | `keelson.platform=` | `ec2`, `openstack`, `gce`, `azure`, `local` or `none`, instead of what SMBIOS says (docs/provisioning.md) |
+//! | `keelson.hardware_watchdog=` | seconds after which the hardware watchdog resets a machine that gives no sign of life (60; 0: not used) |
+//! | `keelson.zram=`, `keelson.swap=` | swap space: compressed in memory, in percent of it; a file on /var, in MiB (none) |
 //! | `panic=` | seconds before that, as for the kernel (10) |
 //! | `MODULE.OPTION=VALUE` | option of a module |
 //!
@@ -31,12 +36,14 @@ mod boot;
 mod cmdline;
 mod console;
 mod control;
+mod devices;
 mod disk;
 mod emergency;
 mod files;
 mod initrd;
 mod modules;
 mod mount;
+mod remote;
 mod shutdown;
 mod supervise;
 mod uevent;
@@ -55,6 +62,7 @@ To stop the machine use `hostctl poweroff`, `hostctl reboot` or `hostctl halt`.
   init load NAME...    load modules by name or alias
   init provision-network
                        read what the platform says over the network, and put it into effect
+  init devices         make the nodes' modes and the links in /dev up to date
 ";
 
 fn main() -> ExitCode {
@@ -64,8 +72,8 @@ fn main() -> ExitCode {
             initrd::run();
         }
         let booted = boot::run();
-        let (action, watchdog) = supervise::run(booted);
-        shutdown::finish(action, watchdog);
+        let (ending, watchdog) = supervise::run(booted);
+        shutdown::finish(ending, watchdog);
     }
     let mut arguments = std::env::args().skip(1);
     let failures = match arguments.next().as_deref() {
@@ -74,6 +82,12 @@ fn main() -> ExitCode {
         // The kernel calls modprobe with `-q -- NAME`.
         Some(modules::HELPER_LOAD | "-q") => {
             modules::load_requests(arguments.filter(|argument| argument != "--"))
+        }
+        Some(devices::HELPER_DEVICES) => devices::update(),
+        Some(remote::HELPER_UNMOUNT) => {
+            let target = arguments.next().unwrap_or_default();
+            let how = arguments.next();
+            usize::from(!remote::helper(Path::new(&target), how.as_deref()))
         }
         Some("--version") => {
             println!("init {}", env!("CARGO_PKG_VERSION"));

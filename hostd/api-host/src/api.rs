@@ -1,4 +1,4 @@
-//! The handlers: status, boot, services, power and certificates.
+//! The handlers: status, boot, services, power, identity and certificates.
 
 use std::sync::Arc;
 
@@ -64,10 +64,29 @@ pub(crate) async fn boot(api: &HostApi, _: Request<Incoming>) -> Answer {
 /// `POST /host/v1/power`.
 pub(crate) async fn power(api: &HostApi, request: Request<Incoming>) -> Answer {
     let wanted: wire::Power = read_json(request).await?;
-    let action = wanted.action.into();
-    tracing::info!(?action, "a client asked to stop this machine");
-    match ask(&api.sources.init_socket, &init::Request::Power { action }).await {
+    let (action, force) = (wanted.action.into(), wanted.force);
+    tracing::info!(?action, force, "a client asked to stop this machine");
+    match ask(
+        &api.sources.init_socket,
+        &init::Request::Power { action, force },
+    )
+    .await
+    {
         Ok(init::Response::Accepted) => Ok(reply::json(StatusCode::ACCEPTED, &wanted)),
+        other => Err(refused(other)),
+    }
+}
+
+/// `POST /host/v1/identity/reset`.
+pub(crate) async fn reset_identity(api: &HostApi, _: Request<Incoming>) -> Answer {
+    tracing::info!("a client asked for a new identity of this machine");
+    match ask(&api.sources.init_socket, &init::Request::ResetIdentity).await {
+        Ok(init::Response::Accepted) => {
+            let answer = wire::IdentityReset {
+                takes_effect: wire::TakesEffect::NextStart,
+            };
+            Ok(reply::json(StatusCode::ACCEPTED, &answer))
+        }
         other => Err(refused(other)),
     }
 }

@@ -149,6 +149,21 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
                 ..answers("rollbackConfig", one::<wire_config::ConfigTakenBack>)
             },
         ),
+        route(
+            "POST",
+            "/host/v1/identity/reset",
+            Admin,
+            handler!(api::reset_identity),
+        )
+        .described(
+            "Give the machine a new identity at its next start: machine-id, keys and certificate \
+             authority. All client certificates are void then.",
+            Described {
+                status: 202,
+                failures: &[409],
+                ..answers("resetIdentity", one::<wire::IdentityReset>)
+            },
+        ),
         // Only those who hand out keys to this machine may see who has one.
         route(
             "GET",

@@ -251,6 +251,26 @@ impl From<PowerAction> for init::PowerAction {
 pub(crate) struct Power {
     /// What follows the stop.
     pub(crate) action: PowerAction,
+    /// Kill everything at once instead of stopping it, also when an orderly stop is under way;
+    /// file systems are still unmounted. The stop can't be taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub(crate) force: bool,
+}
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TakesEffect {
+    /// When the machine starts the next time.
+    NextStart,
+}
+
+/// The answer to a request for a new identity.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IdentityReset {
+    /// When the machine has it.
+    pub(crate) takes_effect: TakesEffect,
 }
 
 /// A request for a client certificate.

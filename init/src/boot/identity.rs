@@ -14,9 +14,9 @@ pub(crate) fn ensure_machine_id(path: &Path) -> Vec<String> {
         return Vec::new();
     }
     let result = match new_machine_id() {
-        Ok(id) => {
-            crate::files::replace(path, id.as_bytes(), 0o444).map_err(|error| error.to_string())
-        }
+        Ok(id) => crate::files::replace(path, id.as_bytes(), 0o444)
+            .map(|()| crate::console::say(&format!("new machine-id {}", id.trim())))
+            .map_err(|error| error.to_string()),
         Err(error) => Err(format!("write {}: {error}", path.display())),
     };
     result.err().into_iter().collect()

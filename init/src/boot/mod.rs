@@ -5,16 +5,18 @@
 //! machine may be useful without it, so the boot continues and reports the failure.
 
 mod cgroups;
-mod clock;
+pub(crate) mod clock;
 mod configuration;
 pub(crate) mod handover;
 mod identity;
 mod mounts;
 mod program;
 pub(crate) mod provision;
+pub(crate) mod sameness;
 pub(crate) mod seed;
 mod skeleton;
 mod steps;
+pub(crate) mod swap;
 mod sysctl;
 
 use std::io;
@@ -82,8 +84,10 @@ pub(crate) fn run() -> Booted {
     let helper = start_module_helper();
     steps.run("cgroups", cgroups::set_up);
     steps.run("directories", || skeleton::make(Path::new("/")));
+    // Before any part of the identity is used.
+    steps.run("identity", || sameness::check(Path::new("/")));
     steps.run("random-seed", || seed::restore(Path::new(seed::FILE)));
-    steps.run("clock", || match clock::advance() {
+    steps.run("clock", || match clock::correct() {
         Ok(note) => {
             if let Some(note) = note {
                 console::say(&note);
@@ -94,6 +98,11 @@ pub(crate) fn run() -> Booted {
     });
     steps.run("machine-id", || {
         identity::ensure_machine_id(Path::new("/etc/machine-id"))
+    });
+    steps.run("swap", || {
+        let (wanted, mut problems) = swap::Wanted::read(&command_line);
+        problems.extend(swap::set_up(wanted));
+        problems
     });
     steps.run("limits", || {
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1)

@@ -201,7 +201,8 @@ mod tests {
         assert_eq!(client.advance(), Progress::Read);
         stream.write_all(b"\"action\":\"reboot\"}\n").unwrap();
         let action = PowerAction::Reboot;
-        let request = Request::Power { action };
+        let force = false;
+        let request = Request::Power { action, force };
         assert_eq!(client.advance(), Progress::Request(request));
         assert_eq!(client.answer(&Response::Accepted), Progress::Finished);
         drop(client);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::root::{BootDisk, Candidate, RootSpec};
 use crate::disk::mend::{self, Finding};
@@ -179,7 +179,9 @@ impl Examined {
                         block.name
                     ));
                     changed = true;
-                    reread(&path).err()
+                    reread(&path)
+                        .err()
+                        .map(|error| format!("read its partition table again: {error}"))
                 }
                 Ok(Finding::OtherSectors(other)) => Some(format!(
                     "its partition table is for sectors of {other} bytes, but it has sectors of \
@@ -211,10 +213,9 @@ impl Examined {
     }
 }
 
-fn reread(path: &PathBuf) -> Result<(), String> {
-    let read =
-        fs::File::open(path).and_then(|disk| Ok(keelson_sys::blkpg::reread_partitions(&disk)?));
-    read.map_err(|error| format!("read its partition table again: {error}"))
+fn reread(path: &Path) -> std::io::Result<()> {
+    let disk = fs::File::open(path)?;
+    Ok(keelson_sys::blkpg::reread_partitions(&disk)?)
 }
 
 #[cfg(test)]

@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn the_watchdog_is_fed_until_the_limit_and_then_the_hard_way_is_taken() {
         let (mut device, ours) = UnixStream::pair().unwrap();
-        let watchdog = Watchdog::on(std::os::fd::OwnedFd::from(ours).into(), 1);
+        let watchdog = Watchdog::on(
+            std::os::fd::OwnedFd::from(ours).into(),
+            Duration::from_secs(1),
+        );
         let (sender, ended) = mpsc::channel();
         let start = Instant::now();
         let limit = Duration::from_millis(1800);

@@ -21,8 +21,9 @@ use nix::unistd::Pid;
 use rustix::system::RebootCommand;
 
 use self::guard::Guard;
-use crate::supervise::watchdog::Watchdog;
-use crate::{boot, console, emergency};
+use crate::supervise::ending::Ending;
+use crate::supervise::watchdog::{LAST_TIMEOUT, Watchdog};
+use crate::{boot, console, emergency, remote};
 
 /// Time for the remaining processes to end after SIGTERM.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
@@ -31,13 +32,17 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Time for all steps. A disk that does not answer must not prevent the shutdown.
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Ends the machine.
-pub(crate) fn finish(action: PowerAction, watchdog: Option<Watchdog>) -> ! {
-    let command = match action {
+/// Ends the machine. A forced end kills processes without asking them first.
+pub(crate) fn finish(ending: Ending, mut watchdog: Option<Watchdog>) -> ! {
+    let command = match ending.action {
         PowerAction::Poweroff => RebootCommand::PowerOff,
         PowerAction::Reboot => RebootCommand::Restart,
         PowerAction::Halt => RebootCommand::Halt,
     };
+    if let Some(watchdog) = &mut watchdog {
+        // Also if the guard's thread can't be started or is starved, a slow disk has its time.
+        watchdog.set_timeout(LAST_TIMEOUT);
+    }
     let guard = Guard::start(watchdog, WHOLE_LIMIT, move || {
         console::error("the orderly stop hangs; ending the machine without it");
         // Without a sync, because that may be what hangs.
@@ -46,30 +51,39 @@ pub(crate) fn finish(action: PowerAction, watchdog: Option<Watchdog>) -> ! {
     if let Some(problem) = boot::seed::save(Path::new(boot::seed::FILE)) {
         console::warning(&format!("random-seed: {problem}"));
     }
-    stop_processes(&guard);
-    rustix::fs::sync();
+    if let Some(problem) = boot::clock::save() {
+        console::warning(&problem);
+    }
+    stop_processes(&guard, ending.forced);
+    if let Some(problem) = boot::swap::release() {
+        console::warning(&problem);
+    }
+    // Those of containers that died only now. Their servers may be out of reach.
+    remote::unmount_all();
     if unmount::unmount_all() {
         console::say("all file systems unmounted");
     }
-    rustix::fs::sync();
-    if action == PowerAction::Halt
+    if ending.action == PowerAction::Halt
         && let Some(watchdog) = guard.release()
     {
         watchdog.disarm();
     }
     console::say(&format!("end at {:.3} s", console::uptime()));
-    emergency::now(command)
+    // Every file system that could be written out is unmounted or read-only. A sync of the others
+    // could hang.
+    emergency::without_sync(command)
 }
 
 /// Asks every process to end, then kills those that are left. hostd has stopped the containers
 /// before. The processes that still run are helpers, orphans, or everything if hostd did not stop
 /// in time.
-fn stop_processes(guard: &Guard) {
+fn stop_processes(guard: &Guard, forced: bool) {
     let everybody = Pid::from_raw(-1);
-    for (signal, limit) in [
+    let steps = [
         (Signal::SIGTERM, TERMINATE_LIMIT),
         (Signal::SIGKILL, KILL_LIMIT),
-    ] {
+    ];
+    for (signal, limit) in steps.into_iter().skip(usize::from(forced)) {
         // ESRCH: no process is left.
         if kill(everybody, signal).is_err() || reap_until_none(limit, guard) {
             return;

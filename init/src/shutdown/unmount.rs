@@ -1,5 +1,6 @@
 //! Unmounts the file systems.
 
+use std::fs::File;
 use std::path::Path;
 
 use keelson_linux::mountinfo::{self, Mount};
@@ -7,6 +8,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::mounts::to_unmount;
 use crate::console;
+use crate::remote::is_remote;
 
 /// How often the list of mounts is processed. It ends earlier if nothing more can be unmounted.
 const MOST_PASSES: usize = 64;
@@ -21,6 +23,7 @@ const MOST_PASSES: usize = 64;
 /// detached only if they could not be made read-only either.
 pub(super) fn unmount_all() -> bool {
     let mut clean = true;
+    write_out();
     for _ in 0..MOST_PASSES {
         let mut progress = false;
         for mount in present() {
@@ -65,8 +68,27 @@ pub(super) fn unmount_all() -> bool {
     clean
 }
 
+/// Writes out the local file systems, one by one: sync(2) would also wait for servers that do not
+/// answer.
+fn write_out() {
+    let root = Path::new("/").to_owned();
+    for target in present()
+        .into_iter()
+        .map(|mount| mount.target)
+        .chain([root])
+    {
+        if let Ok(directory) = File::open(target) {
+            // An error shows again when the file system is unmounted.
+            let _ = rustix::fs::syncfs(directory);
+        }
+    }
+}
+
+/// Remote file systems have had their chance, see `remote`.
 fn present() -> Vec<Mount> {
-    to_unmount(&mountinfo::of_this_process().unwrap_or_default())
+    let mut mounts = mountinfo::of_this_process().unwrap_or_default();
+    mounts.retain(|mount| !is_remote(mount));
+    to_unmount(&mounts)
 }
 
 /// Makes the whole file system read-only, not only this mount of it.

@@ -1,8 +1,10 @@
-//! A helper process loads modules for devices that appear while the machine runs.
+//! Helper processes for devices that appear or go while the machine runs: one loads modules, then
+//! one brings /dev up to date.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::process::{Command, Stdio};
 
+use crate::devices::HELPER_DEVICES;
 use crate::modules::HELPER_LOAD;
 
 /// How many aliases are in one command line. The kernel allows far longer ones.
@@ -17,6 +19,8 @@ pub(crate) struct Hotplug {
     known: BTreeSet<String>,
     helper: Option<i32>,
     coldplug: bool,
+    /// Whether a device has changed since the last look at /dev.
+    changed: bool,
 }
 
 /// The next work of the helper.
@@ -24,9 +28,18 @@ pub(crate) struct Hotplug {
 enum Work {
     Load(Vec<String>),
     Coldplug,
+    Devices,
 }
 
 impl Hotplug {
+    /// With a look at all devices as the first work.
+    pub(crate) fn with_devices() -> Self {
+        Self {
+            changed: true,
+            ..Self::default()
+        }
+    }
+
     /// A device with this alias appeared. An alias that was tried before is skipped: its
     /// module is loaded, or does not exist.
     pub(crate) fn appeared(&mut self, modalias: &str) {
@@ -42,6 +55,12 @@ impl Hotplug {
     /// Events were lost: every device is examined again.
     pub(crate) fn lost(&mut self) {
         self.coldplug = true;
+        self.changed = true;
+    }
+
+    /// A device with a node appeared, changed or went.
+    pub(crate) fn changed(&mut self) {
+        self.changed = true;
     }
 
     /// A child ended. Returns whether it was the helper.
@@ -65,12 +84,15 @@ impl Hotplug {
         match work {
             Work::Coldplug => command.arg(crate::modules::HELPER_COLDPLUG),
             Work::Load(aliases) => command.arg(HELPER_LOAD).args(aliases),
+            Work::Devices => command.arg(HELPER_DEVICES),
         };
         command.stdin(Stdio::null()).stdout(Stdio::null());
         keelson_sys::service_process::prepare(&mut command, None, None);
         match command.spawn() {
             Ok(child) => self.helper = i32::try_from(child.id()).ok(),
-            Err(error) => crate::console::warning(&format!("start the module helper: {error}")),
+            Err(error) => {
+                crate::console::warning(&format!("start the helper for devices: {error}"))
+            }
         }
     }
 
@@ -80,7 +102,11 @@ impl Hotplug {
         }
         let batch = self.waiting.len().min(BATCH);
         let aliases: Vec<String> = self.waiting.drain(..batch).collect();
-        (!aliases.is_empty()).then_some(Work::Load(aliases))
+        if !aliases.is_empty() {
+            return Some(Work::Load(aliases));
+        }
+        // Last, because a module that is loaded makes devices.
+        std::mem::take(&mut self.changed).then_some(Work::Devices)
     }
 }
 
@@ -105,6 +131,18 @@ mod tests {
         let mut hotplug = Hotplug::default();
         hotplug.lost();
         assert_eq!(hotplug.next(), Some(Work::Coldplug));
+        assert_eq!(hotplug.next(), Some(Work::Devices));
+        assert_eq!(hotplug.next(), None);
+    }
+
+    #[test]
+    fn many_changes_are_one_look_at_all_devices() {
+        let mut hotplug = Hotplug::default();
+        hotplug.changed();
+        hotplug.appeared("a");
+        hotplug.changed();
+        assert_eq!(hotplug.next(), Some(Work::Load(vec!["a".to_owned()])));
+        assert_eq!(hotplug.next(), Some(Work::Devices));
         assert_eq!(hotplug.next(), None);
     }
 

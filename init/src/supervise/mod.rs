@@ -4,11 +4,14 @@
 //! between the end of a child and the moment at which the loop learns of it.
 
 mod button;
+mod devices;
+pub(crate) mod ending;
 mod hotplug;
 mod machine;
 mod notify;
 mod output;
 mod process;
+mod requests;
 mod service;
 pub(crate) mod watchdog;
 
@@ -18,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keelson_linux::notify::Notification;
-use keelson_model::init::{CONTROL_SOCKET, InitStatus, PowerAction, Request, Response};
+use keelson_model::init::{CONTROL_SOCKET, PowerAction, Response};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -26,17 +29,18 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use self::button::Button;
+use self::ending::{Ending, Presses};
 use self::hotplug::Hotplug;
 use self::machine::Event;
 use self::notify::NotifySocket;
 use self::output::Output;
 use self::service::Service;
-use self::watchdog::Watchdog;
+use self::watchdog::{Proof, Watchdog};
 use crate::boot::{Booted, Steps};
 use crate::cmdline::CommandLine;
 use crate::console;
 use crate::control::{Client, Listener, MOST_CLIENTS, Progress};
-use crate::uevent::{Received, UeventSocket};
+use crate::uevent::UeventSocket;
 
 /// A source of events for the loop.
 enum Source {
@@ -70,9 +74,9 @@ fn now() -> Duration {
     Duration::from_secs_f64(console::uptime().max(0.0))
 }
 
-/// Supervises until the shutdown was requested and netcfg and hostd have ended. Returns how the
-/// machine ends.
-pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
+/// Supervises until the shutdown was requested and netcfg and hostd have ended, or it is forced.
+/// Returns how the machine ends.
+pub(crate) fn run(booted: Booted) -> (Ending, Option<Watchdog>) {
     // The loop needs epoll. Nothing else uses descriptors yet, so this fails only on a kernel that
     // can't run Keelson at all.
     let epoll = loop {
@@ -84,8 +88,10 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
             }
         }
     };
-    let (patience, problem) = patience(&CommandLine::read());
-    if let Some(problem) = problem {
+    let command_line = CommandLine::read();
+    let (patience, problem) = patience(&command_line);
+    let (watchdog_timeout, other) = watchdog::wanted(&command_line);
+    for problem in problem.into_iter().chain(other) {
         console::warning(&problem);
     }
     let mut supervisor = Supervisor {
@@ -96,8 +102,13 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
             .iter()
             .map(|definition| Service::new(definition, patience))
             .collect(),
-        hotplug: Hotplug::default(),
-        watchdog: Watchdog::open(now()),
+        // The devices that were present before anybody listened have no links yet.
+        hotplug: Hotplug::with_devices(),
+        watchdog: watchdog_timeout.and_then(|timeout| Watchdog::open(timeout, now())),
+        watchdog_timeout,
+        proof: Proof::new(patience, now()),
+        presses: Presses::default(),
+        left_others: false,
         steps: booted.steps,
         deployment: booted.deployment,
         coldplug: booted.coldplug,
@@ -108,8 +119,8 @@ pub(crate) fn run(booted: Booted) -> (PowerAction, Option<Watchdog>) {
     }
     supervisor.listen();
     supervisor.start_services();
-    let action = supervisor.turn_until_ended();
-    (action, supervisor.watchdog)
+    let ending = supervisor.turn_until_ended();
+    (ending, supervisor.watchdog)
 }
 
 /// How long a ready process may be silent: `keelson.watchdog=` in seconds; 0 means forever. The
@@ -137,12 +148,19 @@ struct Supervisor {
     services: Vec<Service>,
     hotplug: Hotplug,
     watchdog: Option<Watchdog>,
+    /// `None`: the operator wants none.
+    watchdog_timeout: Option<Duration>,
+    /// Whether hostd lives.
+    proof: Proof,
+    presses: Presses,
+    /// Whether the file systems of other machines were unmounted.
+    left_others: bool,
     steps: Steps,
     deployment: Option<String>,
     /// The process that loads the modules of the present devices, and when it was started.
     coldplug: Option<(i32, f64)>,
     /// How the machine ends, once a shutdown was requested.
-    ending: Option<PowerAction>,
+    ending: Option<Ending>,
 }
 
 impl Supervisor {
@@ -177,18 +195,6 @@ impl Supervisor {
         }
     }
 
-    fn open_button(&mut self, device: &str) {
-        let known = |source: &Source| matches!(source, Source::Button(b) if b.name == device);
-        if self.sources.values().any(known) {
-            return;
-        }
-        match Button::open(device) {
-            Ok(Some(button)) => self.add(Source::Button(button)),
-            Ok(None) => {}
-            Err(error) => console::warning(&format!("open /dev/input/{device}: {error}")),
-        }
-    }
-
     fn add(&mut self, source: Source) {
         let token = self.next_token;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
@@ -207,12 +213,12 @@ impl Supervisor {
         }
     }
 
-    fn turn_until_ended(&mut self) -> PowerAction {
+    fn turn_until_ended(&mut self) -> Ending {
         loop {
             let now = now();
             self.pass_time(now);
-            if let Some(action) = self.ended() {
-                return action;
+            if let Some(ending) = self.ended() {
+                return ending;
             }
             let mut events = [EpollEvent::empty(); BATCH];
             let count = match self.epoll.wait(&mut events, self.timeout(now)) {
@@ -247,7 +253,15 @@ impl Supervisor {
 
     fn pass_time(&mut self, now: Duration) {
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.feed(now);
+            // A stop has limits of its own.
+            if self.ending.is_some() || self.proof.holds(now) {
+                watchdog.feed(now);
+            } else {
+                watchdog.starve(now);
+            }
+            if let Some(warning) = self.proof.warning(now).filter(|_| self.ending.is_none()) {
+                console::error(&warning);
+            }
         }
         self.sources
             .retain(|_, source| !matches!(source, Source::Client(c) if now >= c.deadline));
@@ -316,7 +330,17 @@ impl Supervisor {
         match Signal::try_from(signal) {
             Ok(Signal::SIGCHLD) => self.reap(),
             Ok(Signal::SIGTERM | Signal::SIGPWR) => self.end(PowerAction::Poweroff),
-            Ok(Signal::SIGINT) => self.end(PowerAction::Reboot),
+            Ok(Signal::SIGINT) => {
+                let burst = self.presses.pressed(now());
+                match self.ending {
+                    // Seven presses end the machine as it is about to end anyway.
+                    Some(ending) if burst => self.force(ending.action),
+                    None if burst => self.force(PowerAction::Reboot),
+                    // Fewer are no second request: the key may be held down.
+                    Some(_) => {}
+                    None => self.end(PowerAction::Reboot),
+                }
+            }
             _ => {}
         }
     }
@@ -348,37 +372,18 @@ impl Supervisor {
         }
     }
 
-    fn on_uevents(&mut self, uevents: &UeventSocket) -> bool {
-        loop {
-            match uevents.receive() {
-                Ok(Received::Event(event)) if event.action == "add" => {
-                    if let Some(modalias) = &event.modalias {
-                        self.hotplug.appeared(modalias);
-                    }
-                    let button = event.node.as_deref().and_then(|n| n.strip_prefix("input/"));
-                    if let Some(device) = button.filter(|name| name.starts_with("event")) {
-                        self.open_button(device);
-                    }
-                    if event.subsystem == "watchdog" && self.watchdog.is_none() {
-                        self.watchdog = Watchdog::open(now());
-                    }
-                }
-                Ok(Received::Event(_)) => {}
-                Ok(Received::Lost) => self.hotplug.lost(),
-                Ok(Received::Nothing) => return true,
-                Err(error) => {
-                    console::error(&format!("read device events: {error}"));
-                    return false;
-                }
-            }
-        }
-    }
-
     fn on_notifications(&mut self, pid: i32, said: &[Notification]) {
         let Some(index) = self.services.iter().position(|s| s.pid() == Some(pid)) else {
             return;
         };
+        let is_hostd = self
+            .services
+            .get(index)
+            .is_some_and(|s| s.name() == process::HOSTD);
         for notification in said {
+            if is_hostd && matches!(notification, Notification::Ready | Notification::Alive) {
+                self.proof.heard(now());
+            }
             match notification {
                 Notification::Ready => self.feed(index, &Event::Ready),
                 Notification::Alive => self.feed(index, &Event::Alive),
@@ -430,58 +435,6 @@ impl Supervisor {
         };
         let mut event = EpollEvent::new(flags, token);
         self.epoll.modify(&*client, &mut event).is_ok()
-    }
-
-    fn respond(&mut self, request: &Request) -> Response {
-        match request {
-            Request::Status => Response::Status(InitStatus {
-                deployment: self.deployment.clone(),
-                boot: self.steps.0.clone(),
-                processes: self.services.iter().map(Service::status).collect(),
-            }),
-            Request::Power { action } => match self.ending {
-                Some(ending) if ending != *action => Response::Error {
-                    message: format!("the machine is {} already", words(ending)),
-                },
-                _ => {
-                    self.end(*action);
-                    Response::Accepted
-                }
-            },
-        }
-    }
-
-    /// Begins the orderly stop. Asking twice changes nothing.
-    fn end(&mut self, action: PowerAction) {
-        if self.ending.is_none() {
-            console::say(words(action));
-            self.ending = Some(action);
-        }
-    }
-
-    /// Continues the orderly stop: one service after the other, in reverse order of their start.
-    fn ended(&mut self) -> Option<PowerAction> {
-        let action = self.ending?;
-        for index in (0..self.services.len()).rev() {
-            let service = self.services.get(index)?;
-            let stop = Event::Stop {
-                limit: service.stop_limit(),
-            };
-            self.feed(index, &stop);
-            if !self.services.get(index)?.is_stopped() {
-                return None;
-            }
-        }
-        Some(action)
-    }
-}
-
-/// The console's message at the shutdown.
-fn words(action: PowerAction) -> &'static str {
-    match action {
-        PowerAction::Poweroff => "powering off",
-        PowerAction::Reboot => "rebooting",
-        PowerAction::Halt => "halting",
     }
 }
 

@@ -24,6 +24,11 @@ pub(crate) struct Definition {
     pub(crate) stop_limit: Duration,
 }
 
+/// The process for the network. It is stopped last.
+pub(crate) const NETCFG: &str = "netcfg";
+/// The process that must live for the machine to be of use.
+pub(crate) const HOSTD: &str = "hostd";
+
 /// The supervised processes, in starting order. They are stopped in reverse order.
 ///
 /// netcfg outlives hostd, because hostd's containers must be able to use the network until they are
@@ -34,14 +39,14 @@ pub(crate) struct Definition {
 /// their shims.
 pub(crate) const DEFINITIONS: [Definition; 2] = [
     Definition {
-        name: "netcfg",
+        name: NETCFG,
         program: "/usr/bin/netcfg",
         arguments: &[],
         oom_score_adj: "-900",
         stop_limit: Duration::from_secs(5),
     },
     Definition {
-        name: "hostd",
+        name: HOSTD,
         program: "/usr/bin/hostd",
         arguments: &[
             "--root",

@@ -36,6 +36,9 @@ pub struct HostStatus {
 pub struct PowerRequest {
     /// How the machine ends.
     pub action: PowerAction,
+    /// Kill everything at once instead of stopping it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The rights of a client certificate.

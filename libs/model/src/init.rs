@@ -40,9 +40,14 @@ pub enum Request {
     Power {
         /// How the machine ends.
         action: PowerAction,
+        /// Kill everything at once instead of stopping it; file systems are still unmounted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Report the boot's steps and the supervised processes.
     Status,
+    /// Give the machine a new identity at its next start: machine-id, keys, certificate authority.
+    ResetIdentity,
 }
 
 /// How an orderly stop ends.
