@@ -31,9 +31,7 @@ pub use names::NamesError;
 pub use networks::{CreatedNetwork, Member, Networks, Run};
 pub use options::{OptionError, WrongValue};
 pub use ports::PortError;
-pub use settings::{
-    DefaultBridge, FilterOptions, MarkError, NetworkOptions, PacketMark, ResolverOptions,
-};
+pub use settings::{DefaultBridge, FilterOptions, NetworkOptions, ResolverOptions};
 pub use types::{
     Addressing, AskedSubnet, Binding, Bridge, Driver, Endpoint, GatewayMode, IpvlanFlag,
     IpvlanMode, MacvlanMode, Network, NetworkEvent, NetworkMember, NewNetwork, Parent, ParentLink,

@@ -12,6 +12,7 @@ use keelson_model::host::{
     UserNamespacesConfig,
 };
 use keelson_model::ip::IpPrefix;
+use keelson_model::mark::PacketMark;
 use keelson_model::users::UserRange;
 
 use crate::path;
@@ -241,6 +242,11 @@ fn check_users(users: &UserNamespacesConfig, faults: &mut Faults) {
     }
 }
 
+/// Whether a range lies in a subnet.
+fn is_part(range: IpPrefix, subnet: IpPrefix) -> bool {
+    range.length >= subnet.length && subnet.contains(range.address)
+}
+
 fn check_networks(networks: &NetworksConfig, faults: &mut Faults) {
     const AT: &str = "engine.networks";
     let bridge = networks.bridge.as_str();
@@ -263,6 +269,27 @@ fn check_networks(networks: &NetworksConfig, faults: &mut Faults) {
             Err(error) => error.to_string(),
         };
         faults.add(&format!("{AT}.{member}"), format!("\"{text}\": {why}"));
+    }
+    for (member, range, address) in [
+        ("range", &networks.range, &networks.address),
+        ("range_ipv6", &networks.range_ipv6, &networks.address_ipv6),
+    ] {
+        let Some(text) = range else { continue };
+        let address = address.as_ref().and_then(|text| text.parse().ok());
+        let why = match (text.parse::<IpPrefix>(), address) {
+            (Err(error), _) => error.to_string(),
+            (Ok(_), None) => "there is no address whose subnet it could be a part of".to_owned(),
+            (Ok(range), Some(subnet)) if !is_part(range, subnet) => {
+                format!("is no part of the subnet of {subnet}")
+            }
+            (Ok(_), Some(_)) => continue,
+        };
+        faults.add(&format!("{AT}.{member}"), format!("\"{text}\": {why}"));
+    }
+    if let Some(text) = &networks.accept_mark
+        && let Err(error) = text.parse::<PacketMark>()
+    {
+        faults.add(&format!("{AT}.accept_mark"), error.to_string());
     }
     if let Some(mtu) = networks.mtu
         && !(68..=65535).contains(&mtu)

@@ -313,3 +313,31 @@ fn registries_are_checked() {
         assert_eq!(found.field, format!("registries.{field}[0]"), "{value}");
     }
 }
+
+#[test]
+fn networks_of_containers_are_checked() {
+    let good = parse(
+        "[engine.networks]\naddress = '10.78.0.1/24'\nrange = '10.78.0.128/25'\n\
+         accept_mark = '0x1/0xff'\nhost_addresses = ['192.0.2.1', '2001:db8::1']\n\
+         [engine.networks.default_options.bridge]\n'com.docker.network.driver.mtu' = '1450'\n"
+            .as_bytes(),
+        Path::new("/etc/keelson/host.toml"),
+    );
+    assert!(good.is_ok(), "{good:?}");
+    for (field, lines) in [
+        ("range", "range = '10.78.0.128/25'"),
+        ("range", "address = '10.78.0.1/24'\nrange = '10.79.0.0/25'"),
+        ("range", "address = '10.78.0.1/24'\nrange = '10.78.0.0/16'"),
+        (
+            "range_ipv6",
+            "address_ipv6 = 'fd78::1/64'\nrange_ipv6 = '10.78.0.0/25'",
+        ),
+        ("accept_mark", "accept_mark = '0x100/0xff'"),
+        ("address", "address = 'fd78::1/64'"),
+        ("mtu", "mtu = 20"),
+    ] {
+        let found = problem(&format!("[engine.networks]\n{lines}\n"));
+        assert_eq!(found.field, format!("engine.networks.{field}"), "{lines}");
+        assert!(!found.remedy.is_empty(), "{lines}");
+    }
+}

@@ -18,6 +18,7 @@ pub mod init;
 pub mod ip;
 pub mod json;
 pub mod limits;
+pub mod mark;
 pub mod provision;
 pub mod service;
 pub mod spec;

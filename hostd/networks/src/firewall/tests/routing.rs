@@ -2,7 +2,9 @@
 
 use super::world::*;
 use crate::firewall::*;
-use crate::settings::{FilterOptions, PacketMark};
+use keelson_model::mark::PacketMark;
+
+use crate::settings::FilterOptions;
 use crate::types::GatewayMode;
 
 /// Ports 80 and 81 are open in each container; 80 is published.
