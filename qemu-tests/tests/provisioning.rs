@@ -1,0 +1,124 @@
+//! A seed disk makes the machine what it says, also after it was taken away.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use qemu_tests::harness::disk::copy_sparse;
+use qemu_tests::harness::{Disk, Machine};
+use qemu_tests::lab::{
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, boot_status, docker, load_busybox, shell, until,
+};
+use serde_json::json;
+
+const USER_DATA: &str = "#cloud-config\nhostname: seeded\nnonsense: 1\n";
+/// The first address is where QEMU forwards ports to; it would be given by DHCP, too.
+const NETWORK: &str = "version: 2\nethernets:\n  nic:\n    match: {name: 'eth*'}\n    \
+    addresses: [10.0.2.15/24, 10.0.2.77/24]\n    gateway4: 10.0.2.2\n";
+
+/// A vfat disk called `cidata`.
+fn seed(dir: &Path) -> Result<std::path::PathBuf> {
+    let disk = dir.join("seed.img");
+    let run = |command: &mut Command| -> Result<()> {
+        let output = command.output()?;
+        ensure!(output.status.success(), "{command:?}: {output:?}");
+        Ok(())
+    };
+    run(Command::new("/usr/sbin/mkfs.vfat")
+        .args(["-C", "-n", "CIDATA"])
+        .arg(&disk)
+        .arg("2048"))?;
+    for (name, text) in [
+        ("meta-data", "instance-id: i-vm\n"),
+        ("user-data", USER_DATA),
+        ("network-config", NETWORK),
+    ] {
+        let file = dir.join(name);
+        std::fs::write(&file, text)?;
+        run(Command::new("mcopy")
+            .arg("-i")
+            .arg(&disk)
+            .arg(&file)
+            .arg("::"))?;
+    }
+    Ok(disk)
+}
+
+fn is_as_the_seed_says(machine: &Machine) -> Result<()> {
+    let status = boot_status(machine)?;
+    let failed: Vec<_> = status
+        .boot
+        .iter()
+        .filter(|step| step.error.is_some())
+        .collect();
+    ensure!(failed.is_empty(), "boot steps failed: {failed:?}");
+    ensure!(
+        status.boot.iter().any(|step| step.name == "provision"),
+        "{:?}",
+        status.boot
+    );
+    let name = docker(machine, &["info", "--format", "{{.Name}}"])?;
+    ensure!(name.trim() == "seeded", "the machine is called {name:?}");
+    load_busybox(machine)?;
+    until("the address of the seed", Duration::from_secs(30), || {
+        let status = shell(
+            machine,
+            &SEES_ALL,
+            "cat /host/run/keelson/netcfg/status.json",
+        )?;
+        Ok(if status.contains("10.0.2.77") {
+            Ok(())
+        } else {
+            Err(status)
+        })
+    })?;
+    let status = shell(
+        machine,
+        &SEES_ALL,
+        "cat /host/var/lib/keelson/host/platform/status.json",
+    )?;
+    for words in [
+        "\"complete\"",
+        "\"nocloud\"",
+        "\"i-vm\"",
+        "user-data:3: nonsense is unknown",
+    ] {
+        ensure!(status.contains(words), "no {words} in {status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_seed_disk_is_read_once_and_not_needed_again() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let disk = dir.path().join("disk.raw");
+    copy_sparse(&lab.disk(), &disk)?;
+    let seed = seed(dir.path())?;
+    let first = lab
+        .direct("seeded")?
+        .disk(Disk::writable(&disk))
+        .extra_disk(Disk::read_only(&seed))
+        .launch()?;
+    first.wait_api(BOOT_LIMIT)?;
+    is_as_the_seed_says(&first)?;
+    let answer = first.api(
+        "POST",
+        "/host/v1/power",
+        Some(&json!({"action": "poweroff"})),
+    )?;
+    ensure!(answer.status < 300, "{}", answer.text());
+    first.wait_for_exit(STOP_LIMIT)?;
+    drop(first);
+
+    let second = lab
+        .direct("unseeded")?
+        .disk(Disk::writable(&disk))
+        .launch()?;
+    second.wait_api(BOOT_LIMIT)?;
+    is_as_the_seed_says(&second)
+}
