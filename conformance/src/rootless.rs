@@ -190,7 +190,9 @@ fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result
     std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
     let own = bin.join(&runtime.name);
     std::fs::copy(&runtime.path, &own).context("copy the runtime")?;
-    for path in [directory.path(), &bin, &program, &own] {
+    let busybox = bin.join("busybox");
+    std::fs::write(&busybox, keelson_testing::busybox::bytes()?).context("copy busybox")?;
+    for path in [directory.path(), &bin, &program, &own, &busybox] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
     }
     let json = home.join("results.json");
@@ -221,6 +223,7 @@ fn run_one(cases: &[&Case], runtime: &Runtime, user: u32, jobs: usize) -> Result
         .env("USER_ID", user.to_string())
         .env("XDG_RUNTIME_DIR", home.join("run"))
         .env("HIDE", hide)
+        .env(keelson_testing::busybox::VARIABLE, &busybox)
         .output()
         .context("execute unshare")?;
     let said = || {
