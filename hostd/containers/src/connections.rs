@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hostd_networks::{Member, NetworkError};
-use keelson_model::spec::{ConnectionSpec, ContainerSpec, NetworkMode};
+use keelson_model::spec::{ConnectionSpec, NetworkMode};
 
 use crate::connected::{connections, has_ipv6, is_connected};
 use crate::container::Container;
@@ -179,40 +179,6 @@ impl Inner {
             self.networks
                 .configure(&snapshot.id, &connections(snapshot));
         }
-    }
-
-    /// Makes a new container's connections name their networks by name: clients may give identifiers, or
-    /// both for one network.
-    ///
-    /// # Errors
-    /// The settings of a network are given twice.
-    pub(crate) fn name_connections(&self, spec: &mut ContainerSpec) -> Result<(), EngineError> {
-        let Some(connections) = &mut spec.connections else {
-            return Ok(());
-        };
-        let mut named: Vec<ConnectionSpec> = Vec::new();
-        for mut one in std::mem::take(connections) {
-            if let Ok(network) = self.networks.find(&one.network) {
-                network.name.clone_into(&mut one.network);
-            }
-            let plain = ConnectionSpec {
-                network: one.network.clone(),
-                ..ConnectionSpec::default()
-            };
-            match named.iter_mut().find(|known| known.network == one.network) {
-                None => named.push(one),
-                Some(known) if *known == plain => *known = one,
-                Some(known) if one == plain || one == *known => {}
-                Some(_) => {
-                    return Err(EngineError::Invalid(format!(
-                        "invalid endpoint settings:\nthe settings of network {} are given twice, by its name and by its identifier: give them once",
-                        one.network
-                    )));
-                }
-            }
-        }
-        *connections = named;
-        Ok(())
     }
 
     /// Whether a connection is to the network of an identifier.

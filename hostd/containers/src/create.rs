@@ -80,7 +80,6 @@ impl Inner {
             held => held,
         };
         check(&spec, &self.root)?;
-        self.name_connections(&mut spec)?;
         check_host(&spec, &self.facts)?;
         check_binds(&spec.mounts)?;
         let images = self.hold_images(id, &mut spec)?;

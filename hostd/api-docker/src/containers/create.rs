@@ -1,5 +1,7 @@
 //! `POST /containers/create`.
 
+use std::collections::btree_map::Entry;
+
 use hostd_containers::{CreateRequest, NewId};
 use hostd_images::{Holder, Image};
 use http::{Response, StatusCode};
@@ -14,7 +16,7 @@ use crate::images::platform::Platform;
 use crate::reply::{self, Body};
 use crate::request::{Ground, Understood, namespaces, understand};
 use crate::version::ApiVersion;
-use crate::wire::{CreateBody, HostConfig};
+use crate::wire::{CreateBody, EndpointSettings, HostConfig};
 use crate::{Api, Call, MAX_DOCUMENT, info};
 
 pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
@@ -41,7 +43,7 @@ pub(crate) async fn create(api: &Api, call: Call) -> Result<Response<Body>, ApiE
         ));
     }
     name_donors_by_id(api, &mut body.host_config);
-    name_networks(api, &mut body);
+    name_networks(api, &mut body)?;
     let id = NewId::generate();
     let holder = Holder::container(id.as_str());
     let (lease, image) = api.0.images.lease(&body.config.image, holder)?;
@@ -119,7 +121,10 @@ fn name_donors_by_id(api: &Api, host: &mut HostConfig) {
 
 /// Replaces clients' references to networks by the networks' names, and merges two settings of one
 /// network. A missing network is reported at the start.
-fn name_networks(api: &Api, body: &mut CreateBody) {
+///
+/// # Errors
+/// Different settings are given for one network, by its name and by its identifier.
+fn name_networks(api: &Api, body: &mut CreateBody) -> Result<(), ApiError> {
     let named = |term: &str| {
         let found = api.0.engine.networks().find(term);
         found.ok().map(|network| network.name.clone())
@@ -129,15 +134,26 @@ fn name_networks(api: &Api, body: &mut CreateBody) {
     if !is_plain && let Some(name) = named(mode) {
         *mode = name;
     }
+    let plain = EndpointSettings::default();
     let endpoints = std::mem::take(&mut body.networking_config.endpoints_config);
     for (term, settings) in endpoints {
         let name = match term.as_str() {
             "" | "default" => term,
             _ => named(&term).unwrap_or(term),
         };
-        let known = &mut body.networking_config.endpoints_config;
-        known.entry(name).or_insert(settings);
+        match body.networking_config.endpoints_config.entry(name) {
+            Entry::Vacant(free) => drop(free.insert(settings)),
+            Entry::Occupied(mut known) if *known.get() == plain => drop(known.insert(settings)),
+            Entry::Occupied(known) if settings == plain || settings == *known.get() => {}
+            Entry::Occupied(known) => {
+                return Err(ApiError::invalid(format!(
+                    "invalid endpoint settings:\nthe settings of network {} are given twice, by its name and by its identifier: give them once",
+                    known.key()
+                )));
+            }
+        }
     }
+    Ok(())
 }
 
 /// The warning about an image that is for another platform.
