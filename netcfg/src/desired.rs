@@ -7,9 +7,9 @@ use std::time::Duration;
 use keelson_config::IpPrefix;
 use keelson_model::host::{LinkConfig, MachineConfig};
 
-use crate::dhcp::arp::mac_text;
 use crate::dhcp::lease::Lease;
 use crate::dhcp::machine::Time;
+use crate::matching::is_meant;
 use crate::model::{Desired, DesiredLink, Link, Origin, Route};
 
 /// Metric of the first link's routes. It increases by one for each link, so that two default routes
@@ -79,7 +79,13 @@ pub fn desired(
         &config.network.link
     };
     for (position, wanted) in configured.iter().enumerate() {
-        match links.iter().find(|link| is_meant(wanted, link)) {
+        // A pattern means the first link that no earlier entry is about.
+        let free = |link: &&Link| !out.iter().any(|known| known.index == link.index);
+        match links
+            .iter()
+            .filter(free)
+            .find(|link| is_meant(wanted, link))
+        {
             Some(link) => {
                 let metric = METRIC.saturating_add(u32::try_from(position).unwrap_or(u32::MAX));
                 let lease = leases.get(&link.index).filter(|_| wanted.dhcp4);
@@ -92,16 +98,6 @@ pub fn desired(
         }
     }
     (Desired { links: out }, problems)
-}
-
-/// Whether an entry of the configuration is about this link.
-fn is_meant(wanted: &LinkConfig, link: &Link) -> bool {
-    match &wanted.mac {
-        Some(mac) => link
-            .mac
-            .is_some_and(|own| link.physical && mac_text(&own).eq_ignore_ascii_case(mac)),
-        None => link.name == wanted.name,
-    }
 }
 
 fn desired_link(

@@ -3,7 +3,8 @@
 //! - `daemon`: the loop: events in; plan, effects and status out.
 //! - [`dhcp`]: a DHCPv4 client for each link, and the leases on disk.
 //! - [`model`]: the state of the network, observed and desired.
-//! - [`desired`], [`plan`]: pure: the desired state, and the steps to it.
+//! - `matching`, [`desired`], [`plan`]: pure: which link an entry is about, the desired state, and the
+//!   steps to it.
 //! - `kernel`: the effects: reads the kernel's state and carries out steps.
 //! - [`files`], [`status`], `notify`: resolv.conf, the status file, the supervisor.
 //!
@@ -17,6 +18,7 @@ pub mod desired;
 pub mod dhcp;
 pub mod files;
 mod kernel;
+mod matching;
 pub mod model;
 mod notify;
 pub mod plan;

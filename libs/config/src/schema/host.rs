@@ -46,7 +46,7 @@ host name from the server is reported but not used: the machine's name is `hostn
         "network.link[].name",
         "string",
         "required",
-        "the kernel's name of the link: `eth0`. With `mac`, any name",
+        "the kernel's name of the link: `eth0`; a pattern with `*` and `?` means the first hardware link with such a name. With `mac`, any name",
         r#"use the kernel's name of the link, such as "eth0""#,
     ),
     key(
