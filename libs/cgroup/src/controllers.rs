@@ -65,6 +65,10 @@ pub fn enable_all_for_children(
 /// Lets a cgroup below `root` use a controller: enables it in each cgroup above, from `root`
 /// downwards.
 ///
+/// Somebody else may be enabling it at the same time. The kernel lists a controller at once, but its
+/// files can't be opened until the write that enables it has ended. Another write of the same waits
+/// for that one and changes nothing, so the cgroup right above is written to in any case.
+///
 /// # Errors
 /// See [`enable_for_children`].
 pub fn enable_from(root: &Path, group: &Path, controller: &str) -> Result<(), CgroupError> {
@@ -72,14 +76,14 @@ pub fn enable_from(root: &Path, group: &Path, controller: &str) -> Result<(), Cg
     let mut above: Vec<&Path> = above.take_while(|path| path.starts_with(root)).collect();
     above.reverse();
     for path in above {
-        if !lists(path, ENABLED, controller) {
+        if Some(path) == group.parent() || !lists(path, ENABLED, controller) {
             enable_for_children(path, controller)?;
         }
     }
     Ok(())
 }
 
-/// Whether a cgroup can use a controller.
+/// Whether a cgroup can use a controller. Its files may not be there yet: see [`enable_from`].
 pub fn has(group: &Path, controller: &str) -> bool {
     lists(group, AVAILABLE, controller)
 }

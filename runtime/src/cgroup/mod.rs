@@ -192,7 +192,11 @@ impl Cgroup {
         let mut seen = BTreeSet::new();
         for setting in settings {
             let controller = setting.controller.as_str();
-            if !seen.insert(controller) || controllers::has(self.0.path(), controller) {
+            if !seen.insert(controller) {
+                continue;
+            }
+            let listed = controllers::has(self.0.path(), controller);
+            if listed && self.0.has_file(&setting.file) {
                 continue;
             }
             if !machine_has(controller) {
@@ -201,13 +205,17 @@ impl Cgroup {
                     setting.member
                 )));
             }
-            controllers::enable_from(&root, self.0.path(), controller).map_err(|error| {
-                let failure = Failure::from(error);
-                Failure {
-                    message: format!("{}: {}", setting.member, failure.message),
-                    ..failure
-                }
-            })?;
+            match controllers::enable_from(&root, self.0.path(), controller) {
+                // If there is no such file, or it may not be waited for, writing to it tells.
+                Err(_) if listed => {}
+                other => other.map_err(|error| {
+                    let failure = Failure::from(error);
+                    Failure {
+                        message: format!("{}: {}", setting.member, failure.message),
+                        ..failure
+                    }
+                })?,
+            }
         }
         Ok(())
     }
