@@ -8,6 +8,7 @@
 //! - [`idle`]: waiting for hours with little memory.
 //! - [`child`], [`spawn`], [`service_process`]: starting programs and waiting for them.
 //! - [`socket`], [`packet`]: sockets, and packets of Ethernet links.
+//! - [`calendar`]: dates of points in time.
 //! - [`rtc`], [`watchdog`], [`swap`]: hardware clocks, hardware watchdogs, swap areas.
 //!
 //! For containers and their shims, in the order of a start:
@@ -28,6 +29,7 @@
 pub mod blkpg;
 pub mod service_process;
 
+pub mod calendar;
 pub mod child;
 pub mod kvm;
 pub mod packet;
