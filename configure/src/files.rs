@@ -219,15 +219,11 @@ fn id(root: &Path, what: &'static str, name: &str, file: &'static str) -> Result
         return Ok(0);
     }
     let text = fs::read_to_string(root.join(file.trim_start_matches('/'))).unwrap_or_default();
-    text.lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|parts| parts.first() == Some(&name))
-        .and_then(|parts| parts.get(2)?.parse().ok())
-        .ok_or_else(|| FileError::Unknown {
-            what,
-            name: name.to_owned(),
-            file,
-        })
+    keelson_linux::accounts::id(&text, name).ok_or_else(|| FileError::Unknown {
+        what,
+        name: name.to_owned(),
+        file,
+    })
 }
 
 #[cfg(test)]

@@ -409,7 +409,7 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     let listener = UnixListener::bind(path)
         .with_context(|| format!("can't listen on unix://{}", path.display()))?;
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    if let Some(gid) = group_id(&groups, GROUP) {
+    if let Some(gid) = keelson_linux::accounts::id(&groups, GROUP) {
         chown(path, None, Some(gid))
             .with_context(|| format!("can't change the group of {} to {GROUP}", path.display()))?;
     }
@@ -419,26 +419,9 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// The number of a group in the text of group(5).
-fn group_id(text: &str, name: &str) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then_some(())?;
-        fields.nth(1)?.parse().ok()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn groups_are_looked_up() {
-        let text = "root:x:0:\ndocker:x:103:a,b\n";
-        assert_eq!(group_id(text, "docker"), Some(103));
-        assert_eq!(group_id(text, "dock"), None);
-        assert_eq!(group_id("docker\n", "docker"), None);
-    }
 
     #[tokio::test]
     async fn stale_sockets_are_replaced_and_others_left_alone() {

@@ -53,7 +53,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-files",
         ],
     ),
-    ("keelson-configure", &["keelson-model", "keelson-config"]),
+    (
+        "keelson-configure",
+        &["keelson-linux", "keelson-model", "keelson-config"],
+    ),
     (
         "keelson-provision",
         &[

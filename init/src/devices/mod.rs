@@ -58,7 +58,7 @@ fn set_access(sys: &Path, dev: &Path) -> Vec<String> {
             let made = value(&uevent, "DEVMODE")
                 .and_then(|mode| u32::from_str_radix(mode, 8).ok())
                 .unwrap_or(0o600);
-            let group = nodes::group(&groups, group);
+            let group = keelson_linux::accounts::id(&groups, group);
             if let Err(error) = open_up(&dev.join(node), made, group, mode) {
                 problems.push(format!("/dev/{node}: {error}"));
             }

@@ -54,15 +54,6 @@ pub(super) fn access(node: &str, block: bool) -> Option<Access> {
         .or_else(|| block.then_some(("disk", 0o660)))
 }
 
-/// The number of a group in the content of /etc/group.
-pub(super) fn group(groups: &str, name: &str) -> Option<u32> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then_some(())?;
-        fields.nth(1)?.parse().ok()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,13 +70,5 @@ mod tests {
         assert_eq!(access("vda2", true), Some(("disk", 0o660)));
         assert_eq!(access("watchdog0", false), None);
         assert_eq!(access("input/event0", false), Some(("input", 0o660)));
-    }
-
-    #[test]
-    fn groups_by_name() {
-        let groups = "root:x:0:\ndisk:x:6:\nbroken\nkvm:x:q:\n";
-        assert_eq!(group(groups, "disk"), Some(6));
-        assert_eq!(group(groups, "kvm"), None);
-        assert_eq!(group(groups, "input"), None);
     }
 }
