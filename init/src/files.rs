@@ -1,7 +1,7 @@
 //! Small files.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keelson_files::{Durability, FileError};
 
@@ -13,6 +13,16 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), File
         let _ = keelson_files::sweep_dead(directory);
     }
     keelson_files::write(path, content, mode, Durability::Flushed)
+}
+
+/// The paths of what is in a directory; none when it can't be read.
+pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// The first line of a small text file, without blanks around it; `None` when it can't be read.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use self::names::{Description, part};
 use crate::disk::{grow, volume};
-use crate::files::first_line;
+use crate::files::{entries, first_line};
 
 /// First argument that brings /dev up to date.
 pub(crate) const HELPER_DEVICES: &str = "devices";
@@ -216,15 +216,6 @@ fn value<'a>(uevent: &'a str, key: &str) -> Option<&'a str> {
     uevent
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-}
-
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
 }
 
 #[cfg(test)]

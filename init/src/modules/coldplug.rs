@@ -1,8 +1,9 @@
 //! The devices that existed before anybody listened for uevents.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::files::{entries, first_line};
 
 /// The `modalias` of every device under `sys` (a sysfs mount): those on a bus, and input devices,
 /// which have one although they are on no bus.
@@ -16,7 +17,7 @@ pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
     let mut aliases = BTreeSet::new();
     for directory in directories {
         for device in entries(&directory) {
-            if let Some(alias) = crate::files::first_line(device.join("modalias"))
+            if let Some(alias) = first_line(device.join("modalias"))
                 && !alias.is_empty()
             {
                 aliases.insert(alias);
@@ -26,17 +27,10 @@ pub(crate) fn aliases_of_devices(sys: &Path) -> BTreeSet<String> {
     aliases
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
