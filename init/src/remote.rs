@@ -5,15 +5,14 @@
 //! the kernel. PID 1 therefore never does: no path below such a mount point is looked at, and each
 //! umount(2) is a process of its own.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keelson_linux::mountinfo::{self, Mount};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::console;
 
@@ -26,6 +25,8 @@ const DETACH: &str = "detach";
 const LIMIT: Duration = Duration::from_secs(4);
 /// How many are unmounted at the same time.
 const MOST: usize = 64;
+/// Longest time without a call of the function that feeds the watchdog.
+const TURN: Duration = Duration::from_millis(500);
 
 /// Types of file systems whose data lie elsewhere. FUSE's are answered by a process, which may have
 /// been stopped before.
@@ -69,58 +70,83 @@ fn targets(mounts: &[Mount]) -> Vec<PathBuf> {
 }
 
 /// Unmounts all of them: by force first, which ends what waits for the server, and then by
-/// detaching them. It ends in bounded time.
-pub(crate) fn unmount_all() {
+/// detaching them. It ends in bounded time, and calls `alive` at least twice a second until then.
+pub(crate) fn unmount_all(mut alive: impl FnMut()) {
     let present = || targets(&mountinfo::of_this_process().unwrap_or_default());
     for how in [None, Some(DETACH)] {
         let targets = present();
         if targets.is_empty() {
             return;
         }
-        run(&targets, how);
+        let running = targets.into_iter().filter_map(|target| start(target, how));
+        for (_, target) in await_ends(running.collect(), LIMIT, &mut alive) {
+            let target = target.display();
+            console::warning(&format!("unmounting {target} hangs; going on without it"));
+        }
     }
     for target in present() {
         console::warning(&format!("could not unmount {}", target.display()));
     }
 }
 
-/// Starts one process for each mount point, and waits for them at most [`LIMIT`].
-fn run(targets: &[PathBuf], how: Option<&str>) {
-    let mut running: Vec<(Pid, &Path)> = Vec::new();
-    for target in targets {
-        let child = Command::new(crate::PROGRAM)
-            .arg(HELPER_UNMOUNT)
-            .arg(target)
-            .args(how)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        match child {
-            // Dropping the handle does not affect the process.
-            Ok(child) => {
-                let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
-                running.push((pid, target));
-            }
-            Err(error) => console::warning(&format!("unmount {}: {error}", target.display())),
+/// Starts the process for one mount point.
+fn start(target: PathBuf, how: Option<&str>) -> Option<(Child, PathBuf)> {
+    let child = Command::new(crate::PROGRAM)
+        .arg(HELPER_UNMOUNT)
+        .arg(&target)
+        .args(how)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    match child {
+        Ok(child) => Some((child, target)),
+        Err(error) => {
+            console::warning(&format!("unmount {}: {error}", target.display()));
+            None
         }
     }
-    let deadline = Instant::now() + LIMIT;
-    while !running.is_empty() && Instant::now() < deadline {
-        running.retain(
-            |(pid, target)| match waitpid(*pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => true,
-                Ok(WaitStatus::Exited(_, 0)) => {
-                    console::say(&format!("unmounted {}", target.display()));
-                    false
-                }
-                _ => false,
-            },
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
-    for (_, target) in running {
-        let target = target.display();
-        console::warning(&format!("unmounting {target} hangs; going on without it"));
+}
+
+/// Waits for the processes, at most this long, and returns those that still run. They print nothing:
+/// their output is closed when they have ended.
+fn await_ends(
+    mut running: Vec<(Child, PathBuf)>,
+    limit: Duration,
+    alive: &mut impl FnMut(),
+) -> Vec<(Child, PathBuf)> {
+    let deadline = Instant::now() + limit;
+    loop {
+        alive();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if running.is_empty() || left.is_zero() {
+            return running;
+        }
+        let mut outputs: Vec<PollFd<'_>> = running
+            .iter()
+            .filter_map(|(child, _)| {
+                Some(PollFd::new(
+                    child.stdout.as_ref()?.as_fd(),
+                    PollFlags::empty(),
+                ))
+            })
+            .collect();
+        let timeout = PollTimeout::try_from(left.min(TURN)).unwrap_or(PollTimeout::MAX);
+        // An error shows as processes that still run at the deadline.
+        let _ = poll(&mut outputs, timeout);
+        let ended: Vec<bool> = outputs
+            .iter()
+            .map(|output| output.any() == Some(true))
+            .collect();
+        let mut ended = ended.into_iter();
+        running.retain_mut(|(child, target)| {
+            if ended.next() != Some(true) {
+                return true;
+            }
+            if child.wait().is_ok_and(|status| status.success()) {
+                console::say(&format!("unmounted {}", target.display()));
+            }
+            false
+        });
     }
 }
 
@@ -150,6 +176,35 @@ mod tests {
         let all = targets(&mountinfo::parse(INFO));
         let all: Vec<&str> = all.iter().map(|path| path.to_str().unwrap()).collect();
         assert_eq!(all, ["/var/lib/a/c", "/var/lib/b", "/var/lib/a"]);
+    }
+
+    #[test]
+    fn processes_that_hang_are_left_behind() {
+        let start = |test: &str| {
+            let child = Command::new("/proc/self/exe")
+                .args(["--ignored", "--exact", test])
+                .stdout(Stdio::piped())
+                .spawn();
+            (child.unwrap(), PathBuf::from(test))
+        };
+        let running = vec![start("no::such::test"), start("remote::tests::hang")];
+        let mut turns = 0;
+        let left = await_ends(running, Duration::from_secs(5), &mut || turns += 1);
+        let mut left = left.into_iter();
+        let (mut child, target) = left.next().unwrap();
+        assert_eq!(target, Path::new("remote::tests::hang"));
+        assert!(left.next().is_none());
+        assert!(turns >= 10, "{turns}");
+        child.kill().unwrap();
+        let begin = Instant::now();
+        let left = await_ends(vec![(child, target)], Duration::from_secs(60), &mut || ());
+        assert!(left.is_empty() && begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    #[ignore = "the process that processes_that_hang_are_left_behind leaves behind"]
+    fn hang() {
+        std::thread::sleep(Duration::from_secs(60));
     }
 
     #[test]

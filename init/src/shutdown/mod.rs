@@ -59,7 +59,7 @@ pub(crate) fn finish(ending: Ending, mut watchdog: Option<Watchdog>) -> ! {
         console::warning(&problem);
     }
     // Those of containers that died only now. Their servers may be out of reach.
-    remote::unmount_all();
+    remote::unmount_all(|| guard.feed());
     if unmount::unmount_all() {
         console::say("all file systems unmounted");
     }

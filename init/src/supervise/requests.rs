@@ -67,7 +67,12 @@ impl Supervisor {
             if service.name() == process::NETCFG && !std::mem::replace(&mut self.left_others, true)
             {
                 // While the network still works, and after the containers that use them.
-                remote::unmount_all();
+                let watchdog = &mut self.watchdog;
+                remote::unmount_all(|| {
+                    if let Some(watchdog) = watchdog {
+                        watchdog.feed(now());
+                    }
+                });
             }
             let stop = Event::Stop {
                 limit: service.stop_limit(),
