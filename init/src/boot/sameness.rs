@@ -208,14 +208,14 @@ pub(crate) fn request(reason: &str) -> Result<(), IdentityError> {
 /// Moves the identity aside. The request is written first: after a power failure the rest follows.
 fn forget(root: &Path, reason: &str) -> Result<(), IdentityError> {
     let request = root.join(REQUEST);
-    if !request.exists() {
+    if !exists(&request)? {
         files::replace(&request, format!("{reason}\n").as_bytes(), 0o600)?;
     }
     let former = root.join(FORMER);
     fs::create_dir_all(&former).map_err(path_error("create", &former))?;
     for part in PARTS {
         let path = root.join(part);
-        if !path.exists() {
+        if !exists(&path)? {
             continue;
         }
         let target = former.join(path.file_name().unwrap_or_default());
@@ -227,6 +227,11 @@ fn forget(root: &Path, reason: &str) -> Result<(), IdentityError> {
     fs::File::open(&former)
         .and_then(|directory| directory.sync_all())
         .map_err(path_error("sync", &former))
+}
+
+/// A part that can't be looked at must not pass for one that is absent: it would stay in use.
+fn exists(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists().map_err(path_error("look for", path))
 }
 
 fn remove(path: &Path) -> Result<(), IdentityError> {
