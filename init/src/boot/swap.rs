@@ -5,16 +5,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use super::program;
 use crate::modules::HELPER_LOAD;
 
 /// The swap file.
 const FILE: &str = "/var/lib/keelson/swap";
 const DEVICE: &str = "/dev/zram0";
 const DISK_SIZE: &str = "/sys/block/zram0/disksize";
+/// How long loading the module may take.
+const MODULE_LIMIT: Duration = Duration::from_secs(10);
 /// Compressed memory is filled first: it is faster than any disk.
 const ZRAM_PRIORITY: u16 = 100;
 const FILE_PRIORITY: u16 = 10;
@@ -94,10 +98,9 @@ pub(crate) fn release() -> Option<String> {
 fn zram(percent: u32) -> io::Result<()> {
     if !Path::new(DISK_SIZE).exists() {
         // In a process of its own, as all modules.
-        Command::new(crate::PROGRAM)
-            .args([HELPER_LOAD, "zram"])
-            .stdin(Stdio::null())
-            .status()?;
+        let mut load = Command::new(crate::PROGRAM);
+        load.args([HELPER_LOAD, "zram"]);
+        program::succeed(&mut load, MODULE_LIMIT).map_err(io::Error::other)?;
     }
     let info = fs::read_to_string("/proc/meminfo")?;
     let memory = memory(&info).ok_or(io::ErrorKind::InvalidData)?;
