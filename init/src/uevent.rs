@@ -66,6 +66,8 @@ pub(crate) enum Received {
     Event(Uevent),
     /// The buffer overflowed and events are missing: all devices must be examined again.
     Lost,
+    /// Something that is no event of the kernel: any process may send to a netlink socket.
+    Foreign,
     /// Nothing more for now.
     Nothing,
 }
@@ -95,13 +97,10 @@ impl UeventSocket {
             match recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut buffer) {
                 Ok((length, sender)) => {
                     // Any process may send to a netlink socket, but only the kernel has port 0.
-                    if sender.is_none_or(|sender| sender.pid() != 0) {
-                        continue;
-                    }
+                    let kernel = sender.is_some_and(|sender| sender.pid() == 0);
                     let message = buffer.get(..length).unwrap_or_default();
-                    if let Some(event) = Uevent::parse(message) {
-                        return Ok(Received::Event(event));
-                    }
+                    let event = Uevent::parse(message).filter(|_| kernel);
+                    return Ok(event.map_or(Received::Foreign, Received::Event));
                 }
                 Err(Errno::EAGAIN) => return Ok(Received::Nothing),
                 Err(Errno::EINTR) => {}

@@ -167,7 +167,7 @@ fn wait_for_event(
                     drivers.load_for(modalias);
                 }
             }
-            Received::Lost => {}
+            Received::Lost | Received::Foreign => {}
             Received::Nothing => return Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::button::Button;
 use super::watchdog::Watchdog;
-use super::{Source, Supervisor, now};
+use super::{Source, Supervisor, now, turn};
 use crate::console;
 use crate::uevent::{Received, Uevent, UeventSocket};
 
@@ -20,29 +20,41 @@ impl Supervisor {
     }
 
     pub(super) fn on_uevents(&mut self, uevents: &UeventSocket) -> bool {
-        loop {
-            match uevents.receive() {
-                Ok(Received::Event(event)) if event.action == "add" => {
-                    self.note_node(&event);
-                    if let Some(modalias) = &event.modalias {
-                        self.hotplug.appeared(modalias);
-                    }
-                    let button = event.node.as_deref().and_then(|n| n.strip_prefix("input/"));
-                    if let Some(device) = button.filter(|name| name.starts_with("event")) {
-                        self.open_button(device);
-                    }
-                    if event.subsystem == "watchdog" {
-                        self.watchdog_appeared();
-                    }
-                }
-                Ok(Received::Event(event)) => self.note_node(&event),
-                Ok(Received::Lost) => self.hotplug.lost(),
-                Ok(Received::Nothing) => return true,
-                Err(error) => {
-                    console::error(&format!("read device events: {error}"));
-                    return false;
-                }
+        let mut open = true;
+        turn::take(turn::MESSAGES, || match uevents.receive() {
+            Ok(Received::Event(event)) => {
+                self.on_uevent(&event);
+                true
             }
+            Ok(Received::Foreign) => true,
+            Ok(Received::Lost) => {
+                self.hotplug.lost();
+                true
+            }
+            Ok(Received::Nothing) => false,
+            Err(error) => {
+                console::error(&format!("read device events: {error}"));
+                open = false;
+                false
+            }
+        });
+        open
+    }
+
+    fn on_uevent(&mut self, event: &Uevent) {
+        self.note_node(event);
+        if event.action != "add" {
+            return;
+        }
+        if let Some(modalias) = &event.modalias {
+            self.hotplug.appeared(modalias);
+        }
+        let button = event.node.as_deref().and_then(|n| n.strip_prefix("input/"));
+        if let Some(device) = button.filter(|name| name.starts_with("event")) {
+            self.open_button(device);
+        }
+        if event.subsystem == "watchdog" {
+            self.watchdog_appeared();
         }
     }
 

@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod requests;
 mod service;
+mod turn;
 pub(crate) mod watchdog;
 
 use std::collections::BTreeMap;
@@ -109,6 +110,7 @@ pub(crate) fn run(booted: Booted) -> (Ending, Option<Watchdog>) {
         proof: Proof::new(patience, now()),
         presses: Presses::default(),
         left_others: false,
+        unreaped: false,
         steps: booted.steps,
         deployment: booted.deployment,
         coldplug: booted.coldplug,
@@ -155,6 +157,8 @@ struct Supervisor {
     presses: Presses,
     /// Whether the file systems of other machines were unmounted.
     left_others: bool,
+    /// Whether children may have ended that are not reaped yet.
+    unreaped: bool,
     steps: Steps,
     deployment: Option<String>,
     /// The process that loads the modules of the present devices, and when it was started.
@@ -233,10 +237,14 @@ impl Supervisor {
             for event in events.iter().take(count) {
                 self.handle(event.data());
             }
+            self.reap();
         }
     }
 
     fn timeout(&self, now: Duration) -> EpollTimeout {
+        if self.unreaped {
+            return EpollTimeout::ZERO;
+        }
         let services = self.services.iter().filter_map(Service::deadline);
         let clients = self.sources.values().filter_map(|source| match source {
             Source::Client(client) => Some(client.deadline),
@@ -291,16 +299,24 @@ impl Supervisor {
         };
         let keep = match &mut source {
             Source::Signals(signals) => {
-                while let Ok(Some(signal)) = signals.read_signal() {
-                    self.on_signal(signal.ssi_signo as i32);
-                }
+                turn::take(SIGNALS.len(), || match signals.read_signal() {
+                    Ok(Some(signal)) => {
+                        self.on_signal(signal.ssi_signo as i32);
+                        true
+                    }
+                    _ => false,
+                });
                 true
             }
             Source::Uevents(uevents) => self.on_uevents(uevents),
             Source::Notify(socket) => {
-                while let Ok(Some((pid, said))) = socket.receive() {
-                    self.on_notifications(pid, &said);
-                }
+                turn::take(turn::MESSAGES, || match socket.receive() {
+                    Ok(Some((pid, said))) => {
+                        self.on_notifications(pid, &said);
+                        true
+                    }
+                    _ => false,
+                });
                 true
             }
             Source::Control(listener) => {
@@ -328,7 +344,8 @@ impl Supervisor {
 
     fn on_signal(&mut self, signal: i32) {
         match Signal::try_from(signal) {
-            Ok(Signal::SIGCHLD) => self.reap(),
+            // One signal may report several children.
+            Ok(Signal::SIGCHLD) => self.unreaped = true,
             Ok(Signal::SIGTERM | Signal::SIGPWR) => self.end(PowerAction::Poweroff),
             Ok(Signal::SIGINT) => {
                 let burst = self.presses.pressed(now());
@@ -345,30 +362,39 @@ impl Supervisor {
         }
     }
 
-    /// Reaps every child that ended: one signal may report several.
+    /// Reaps children that ended, as many as one turn allows.
     fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let (Some(pid), Some(end)) = (status.pid(), process::describe_end(&status)) else {
-                break;
-            };
-            let pid = pid.as_raw();
-            if let Some((_, started)) = self.coldplug.take_if(|(helper, _)| *helper == pid) {
-                let failed = status != WaitStatus::Exited(Pid::from_raw(pid), 0);
-                let problem = failed.then(|| format!("some modules were not loaded: {end}"));
-                self.steps
-                    .end("modules", started, problem.into_iter().collect());
-                continue;
-            }
-            if self.hotplug.ended(pid) {
-                continue;
-            }
-            let index = self.services.iter().position(|s| s.pid() == Some(pid));
-            if let Some((index, service)) =
-                index.and_then(|index| Some((index, self.services.get_mut(index)?)))
-            {
-                service.last_exit = Some(end);
-                self.feed(index, &Event::Exited);
-            }
+        if self.unreaped {
+            self.unreaped = turn::take(turn::CHILDREN, || {
+                let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) else {
+                    return false;
+                };
+                let (Some(pid), Some(end)) = (status.pid(), process::describe_end(&status)) else {
+                    return false;
+                };
+                self.ended_child(pid.as_raw(), &status, end);
+                true
+            });
+        }
+    }
+
+    fn ended_child(&mut self, pid: i32, status: &WaitStatus, end: String) {
+        if let Some((_, started)) = self.coldplug.take_if(|(helper, _)| *helper == pid) {
+            let failed = *status != WaitStatus::Exited(Pid::from_raw(pid), 0);
+            let problem = failed.then(|| format!("some modules were not loaded: {end}"));
+            self.steps
+                .end("modules", started, problem.into_iter().collect());
+            return;
+        }
+        if self.hotplug.ended(pid) {
+            return;
+        }
+        let index = self.services.iter().position(|s| s.pid() == Some(pid));
+        if let Some((index, service)) =
+            index.and_then(|index| Some((index, self.services.get_mut(index)?)))
+        {
+            service.last_exit = Some(end);
+            self.feed(index, &Event::Exited);
         }
     }
 
@@ -399,25 +425,24 @@ impl Supervisor {
     }
 
     fn on_clients(&mut self, listener: &Listener) {
-        loop {
-            match listener.accept(now()) {
-                Ok(Some(mut client)) => {
-                    let clients = self.sources.values();
-                    let present = clients.filter(|s| matches!(s, Source::Client(_))).count();
-                    if present < MOST_CLIENTS {
-                        self.add(Source::Client(client));
-                    } else {
-                        let message = "too many clients at the same time".to_owned();
-                        client.answer(&Response::Error { message });
-                    }
+        turn::take(turn::MESSAGES, || match listener.accept(now()) {
+            Ok(Some(mut client)) => {
+                let clients = self.sources.values();
+                let present = clients.filter(|s| matches!(s, Source::Client(_))).count();
+                if present < MOST_CLIENTS {
+                    self.add(Source::Client(client));
+                } else {
+                    let message = "too many clients at the same time".to_owned();
+                    client.answer(&Response::Error { message });
                 }
-                Ok(None) => return,
-                Err(error) => {
-                    console::warning(&format!("accept on {CONTROL_SOCKET}: {error}"));
-                    return;
-                }
+                true
             }
-        }
+            Ok(None) => false,
+            Err(error) => {
+                console::warning(&format!("accept on {CONTROL_SOCKET}: {error}"));
+                false
+            }
+        });
     }
 
     fn on_client(&mut self, client: &mut Client, token: u64) -> bool {
