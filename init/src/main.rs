@@ -25,8 +25,8 @@
 //! | `keelson.emergency=` | when stage 1 fails: `reboot` (default), `poweroff`, `console` |
 //! | `keelson.watchdog=` | seconds that hostd and netcfg may be silent before they are restarted (60; 0: forever) |
 //! | `keelson.platform=` | `ec2`, `openstack`, `gce`, `azure`, `local` or `none`, instead of what SMBIOS says (docs/provisioning.md) |
-//! | `keelson.hardware_watchdog=` | seconds after which the hardware watchdog resets a machine that gives no sign of life (60; 0: not used) |
-//! | `keelson.zram=`, `keelson.swap=` | swap space: compressed in memory, in percent of it; a file on /var, in MiB (none) |
+//! | `keelson.hardware_watchdog=` | instead of `watchdog.timeout` in the configuration: seconds after which the hardware watchdog resets a machine that gives no sign of life (0: not used) |
+//! | `keelson.zram=`, `keelson.swap=` | instead of `[swap]` in the configuration: compressed in memory, in percent of it; a file on /var, in MiB |
 //! | `panic=` | seconds before that, as for the kernel (10) |
 //! | `MODULE.OPTION=VALUE` | option of a module |
 //!
@@ -62,6 +62,7 @@ To stop the machine use `hostctl poweroff`, `hostctl reboot` or `hostctl halt`.
   init load NAME...    load modules by name or alias
   init provision-network
                        read what the platform says over the network, and put it into effect
+  init mount-storage   mount the file systems that the configuration names
   init devices         make the nodes' modes and the links in /dev up to date
 ";
 
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
     let failures = match arguments.next().as_deref() {
         Some(modules::HELPER_COLDPLUG) => modules::coldplug(),
         Some(boot::provision::HELPER_NETWORK) => boot::provision::network(),
+        Some(boot::storage::HELPER_STORAGE) => boot::storage::helper(),
         // The kernel calls modprobe with `-q -- NAME`.
         Some(modules::HELPER_LOAD | "-q") => {
             modules::load_requests(arguments.filter(|argument| argument != "--"))

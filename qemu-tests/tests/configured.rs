@@ -2,10 +2,11 @@
 //! boot, what PID 1 and `keelson-configure` do with it, a change that is taken back by itself, and one
 //! for which hostd restarts.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use qemu_tests::harness::Machine;
+use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
     BOOT_LIMIT, Lab, SEES_ALL, boot_status, host_get, load_busybox, shell, supervised_pid, until,
 };
@@ -13,7 +14,11 @@ use serde_json::{Value, json};
 
 const PLATFORM: &str = "hostname = 'platform'\n\
     [sysctl]\n'vm.swappiness' = 7\n\
-    [[file]]\npath = '/etc/motd'\ncontents = 'declared'\nmode = '0640'\n";
+    [[file]]\npath = '/etc/motd'\ncontents = 'declared'\nmode = '0640'\n\
+    [swap]\nzram_percent = 20\nfile_bytes = 33554432\n\
+    [watchdog]\ntimeout = 30\n\
+    [modules]\nload = ['nbd']\noptions = { nbd = 'nbds_max=3' }\n\
+    [[storage.mount]]\ndevice = 'LABEL=more'\npath = '/var/more/data'\noptions = 'noatime'\n";
 /// How long what works at once may take.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,15 +29,45 @@ fn post(machine: &Machine, what: &str, body: &Value) -> Result<Value> {
     Ok(serde_json::from_slice(&response.body)?)
 }
 
+/// Swap space, the watchdog, options of modules, and one more file system.
+fn of_init(machine: &Machine) -> Result<()> {
+    machine.wait_for_console("i6300ESB timer) resets the machine after 30 s", BOOT_LIMIT)?;
+    let script = "cat /host/proc/swaps /host/sys/module/nbd/parameters/nbds_max; \
+        grep ' /var/more/data ' /host/proc/1/mounts";
+    let seen = shell(machine, &SEES_ALL, script)?;
+    for line in [
+        "/dev/zram0 ",
+        "/var/lib/keelson/swap ",
+        "3",
+        " /var/more/data ext4 rw,nosuid,nodev,noatime",
+    ] {
+        ensure!(
+            seen.lines().any(|seen| seen.contains(line)),
+            "{line}: {seen}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn a_machine_merges_its_configuration_and_takes_unconfirmed_changes_back() -> Result<()> {
     let Some(lab) = Lab::open()? else {
         return Ok(());
     };
     let _slot = lab.slot()?;
+    let dir = tempfile::tempdir()?;
+    let more = dir.path().join("more.raw");
+    std::fs::File::create(&more)?.set_len(64 << 20)?;
+    let made = Command::new("/usr/sbin/mkfs.ext4")
+        .args(["-q", "-L", "more"])
+        .arg(&more)
+        .status()?;
+    ensure!(made.success(), "mkfs.ext4: {made}");
     let machine = lab
         .direct("configuration")?
         .host_toml(PLATFORM)
+        .extra_disk(Disk::snapshot(&more))
+        .device("i6300esb")
         .kernel_argument("keelson.config.hostname=command-line")
         .kernel_argument("keelson.config.engine.stop_timeout=5")
         .launch()?;
@@ -62,6 +97,8 @@ fn a_machine_merges_its_configuration_and_takes_unconfirmed_changes_back() -> Re
         seen == ["platform", "7", "declared", "640", "600"],
         "{seen:?}"
     );
+
+    of_init(&machine)?;
 
     // The network waits for a confirmation that does not come; netcfg hears of both changes.
     let mtu = |machine: &Machine| -> Result<u64> {

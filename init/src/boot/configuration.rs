@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use keelson_config::Sources;
-use keelson_model::host::SysctlValue;
+use keelson_model::host::{MachineConfig, SysctlValue};
 
-use super::{identity, program};
+use super::{identity, program, storage, swap};
+use crate::cmdline::CommandLine;
 use crate::modules;
 
 /// The program that merges the layers and writes the files that they declare.
@@ -20,8 +21,9 @@ const CONFIGURE_LIMIT: Duration = Duration::from_secs(30);
 /// because modules bring parameters of their own.
 const MODULES_LIMIT: Duration = Duration::from_secs(10);
 
-/// Merges the layers, and sets host name, modules and parameters of the kernel.
-pub(super) fn apply() -> Vec<String> {
+/// Merges the layers, and sets host name, modules and parameters of the kernel. Returns the result
+/// and the problems.
+pub(super) fn apply() -> (MachineConfig, Vec<String>) {
     // Problems are in the result, and reported once, from there.
     let mut configure = Command::new(CONFIGURE);
     configure.arg("--quiet");
@@ -42,6 +44,13 @@ pub(super) fn apply() -> Vec<String> {
         problems.extend(loaded.err().map(|error| error.to_string()));
     }
     problems.extend(set_parameters(Path::new("/proc/sys"), &config.sysctl));
+    (loaded.config, problems)
+}
+
+/// What the configuration says about file systems and swap space. What is there already stays.
+pub(super) fn apply_storage(command_line: &CommandLine, config: &MachineConfig) -> Vec<String> {
+    let mut problems = storage::mount_all(&config.storage);
+    problems.extend(swap::apply(command_line, &config.swap));
     problems
 }
 

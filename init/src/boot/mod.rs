@@ -16,6 +16,7 @@ pub(crate) mod sameness;
 pub(crate) mod seed;
 mod skeleton;
 mod steps;
+pub(crate) mod storage;
 pub(crate) mod swap;
 mod sysctl;
 
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use keelson_model::host::MachineConfig;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -50,6 +52,8 @@ pub(crate) struct Booted {
     pub(crate) deployment: Option<String>,
     /// Events of devices, since before they were first examined.
     pub(crate) uevents: Option<UeventSocket>,
+    /// The time-out of the hardware watchdog that the configuration wants, in seconds.
+    pub(crate) watchdog: Option<u32>,
     /// The process that still loads modules, and when it was started.
     pub(crate) coldplug: Option<(i32, f64)>,
 }
@@ -99,11 +103,6 @@ pub(crate) fn run() -> Booted {
     steps.run("machine-id", || {
         identity::ensure_machine_id(Path::new("/etc/machine-id"))
     });
-    steps.run("swap", || {
-        let (wanted, mut problems) = swap::Wanted::read(&command_line);
-        problems.extend(swap::set_up(wanted));
-        problems
-    });
     steps.run("limits", || {
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1)
             .err()
@@ -128,8 +127,18 @@ pub(crate) fn run() -> Booted {
     };
     // A layer of the configuration.
     steps.run("provision", provision::local);
-    steps.run("config", configuration::apply);
+    let mut config = MachineConfig::default();
+    steps.run("config", || {
+        let problems;
+        (config, problems) = configuration::apply();
+        problems
+    });
+    // Before anything that stores its data there is started.
+    steps.run("storage", || {
+        configuration::apply_storage(&command_line, &config)
+    });
     Booted {
+        watchdog: config.watchdog.timeout,
         steps,
         deployment,
         uevents,

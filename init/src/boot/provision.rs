@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{configuration, program};
+use crate::cmdline::CommandLine;
 use crate::console;
 
 /// The program.
@@ -60,7 +61,8 @@ pub(crate) fn network() -> usize {
     let problems = match phase("network", NETWORK_LIMIT) {
         Ok(0) => Vec::new(),
         Ok(EXIT_CHANGED) => {
-            let mut problems = configuration::apply();
+            let (config, mut problems) = configuration::apply();
+            problems.extend(configuration::apply_storage(&CommandLine::read(), &config));
             if let Err(error) = tell_netcfg() {
                 problems.push(format!("netcfg does not know of the change: {error}"));
             }

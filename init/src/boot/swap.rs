@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use keelson_model::host::SwapConfig;
+
 use super::program;
+use crate::cmdline::CommandLine;
 use crate::modules::HELPER_LOAD;
 
 /// The swap file.
@@ -35,36 +38,48 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// `keelson.zram=` (percent) and `keelson.swap=` (MiB) on the kernel command line.
-    pub(super) fn read(command_line: &crate::cmdline::CommandLine) -> (Self, Vec<String>) {
+    /// What the configuration says, unless `keelson.zram=` (percent) and `keelson.swap=` (MiB) on
+    /// the kernel command line say otherwise.
+    pub(super) fn read(command_line: &CommandLine, config: &SwapConfig) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
-        let mut number = |name: &str, most: u32| match command_line.value(name).map(str::parse) {
-            None => 0,
-            Some(Ok(value)) if value <= most => value,
-            Some(_) => {
+        let mut number = |name: &str, most: u32| match command_line.value(name)?.parse() {
+            Ok(value) if value <= most => Some(value),
+            _ => {
                 problems.push(format!(
-                    "{name}= is not a number from 0 to {most}; no swap from it"
+                    "{name}= is not a number from 0 to {most} and is passed over"
                 ));
-                0
+                None
             }
         };
+        let zram = number("keelson.zram", 400);
+        let file = number("keelson.swap", u32::MAX).map(|mib| u64::from(mib) << 20);
         let wanted = Self {
-            zram_percent: number("keelson.zram", 400),
-            file_bytes: u64::from(number("keelson.swap", u32::MAX)) << 20,
+            zram_percent: zram.unwrap_or(config.zram_percent),
+            file_bytes: file.unwrap_or(config.file_bytes),
         };
         (wanted, problems)
     }
 }
 
-/// Makes and uses the swap space.
-pub(super) fn set_up(wanted: Wanted) -> Vec<String> {
+/// Makes and uses the swap space that the command line and the configuration ask for. What is in use
+/// already stays as it is.
+pub(super) fn apply(command_line: &CommandLine, config: &SwapConfig) -> Vec<String> {
+    let (wanted, mut problems) = Wanted::read(command_line, config);
+    problems.extend(set_up(wanted, &in_use()));
+    problems
+}
+
+fn set_up(wanted: Wanted, in_use: &str) -> Vec<String> {
     let mut problems = Vec::new();
-    if wanted.zram_percent > 0 {
+    if wanted.zram_percent > 0 && !uses(in_use, DEVICE) {
         problems.extend(
             zram(wanted.zram_percent)
                 .err()
                 .map(|e| format!("{DEVICE}: {e}")),
         );
+    }
+    if uses(in_use, FILE) {
+        return problems;
     }
     if wanted.file_bytes > 0 {
         let file = Path::new(FILE);
@@ -83,16 +98,23 @@ pub(super) fn set_up(wanted: Wanted) -> Vec<String> {
 
 /// Gives the file back before /var is unmounted. What is in it is little: all processes have ended.
 pub(crate) fn release() -> Option<String> {
-    let in_use = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    if !in_use
-        .lines()
-        .any(|line| line.split_whitespace().next() == Some(FILE))
-    {
+    if !uses(&in_use(), FILE) {
         return None;
     }
     keelson_sys::swap::off(Path::new(FILE))
         .err()
         .map(|error| format!("swapoff {FILE}: {error}"))
+}
+
+fn in_use() -> String {
+    fs::read_to_string("/proc/swaps").unwrap_or_default()
+}
+
+/// Whether a file or device is in the text of /proc/swaps.
+fn uses(in_use: &str, area: &str) -> bool {
+    in_use
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(area))
 }
 
 fn zram(percent: u32) -> io::Result<()> {
@@ -192,17 +214,39 @@ fn memory(info: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cmdline::CommandLine;
 
     #[test]
-    fn the_command_line_says_how_much() {
-        let of = |text: &str| Wanted::read(&CommandLine::parse(text.as_bytes()));
-        assert_eq!(of(""), (Wanted::default(), Vec::new()));
+    fn the_command_line_has_the_last_word() {
+        let config = SwapConfig {
+            zram_percent: 25,
+            file_bytes: 1 << 30,
+        };
+        let of = |text: &str| Wanted::read(&CommandLine::parse(text.as_bytes()), &config);
+        let configured = Wanted {
+            zram_percent: 25,
+            file_bytes: 1 << 30,
+        };
+        assert_eq!(of(""), (configured, Vec::new()));
         let (wanted, problems) = of("keelson.zram=50 keelson.swap=512");
         assert_eq!((wanted.zram_percent, wanted.file_bytes), (50, 512 << 20));
         assert!(problems.is_empty());
+        let (wanted, problems) = of("keelson.zram=0 keelson.swap=0");
+        assert_eq!((wanted, problems.len()), (Wanted::default(), 0));
         let (wanted, problems) = of("keelson.zram=much keelson.swap=-1");
-        assert_eq!((wanted, problems.len()), (Wanted::default(), 2));
+        assert_eq!((wanted, problems.len()), (configured, 2));
+    }
+
+    #[test]
+    fn what_is_in_use_is_left_alone() {
+        let swaps =
+            "Filename\tType\tSize\n/dev/zram0  partition\t1\n/var/lib/keelson/swap file 1\n";
+        assert!(uses(swaps, DEVICE) && uses(swaps, FILE));
+        assert!(!uses(swaps, "/dev/zram") && !uses("", FILE));
+        let wanted = Wanted {
+            zram_percent: 10,
+            file_bytes: 1 << 30,
+        };
+        assert!(set_up(wanted, swaps).is_empty());
     }
 
     #[test]

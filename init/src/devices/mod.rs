@@ -42,6 +42,25 @@ pub(crate) fn update() -> usize {
     problems.len()
 }
 
+/// The nodes of the block devices that `name` means: `LABEL=`, `UUID=`, `PARTLABEL=`, `PARTUUID=` or a
+/// path below /dev. Several are copies of each other. Parts of RAIDs and logical volumes don't count.
+pub(crate) fn find(name: &str) -> Vec<PathBuf> {
+    let (sys, dev) = (Path::new("/sys"), Path::new("/dev"));
+    let mut devices = describe(sys, dev);
+    devices.retain(|device| {
+        let name = device.node.replace('/', "!");
+        entries(&sys.join("class/block").join(name).join("holders")).is_empty()
+    });
+    let nodes = names::meant(&devices, name).into_iter();
+    let nodes: Vec<PathBuf> = nodes.map(|node| dev.join(node)).collect();
+    // For example that of a logical volume.
+    let other = Path::new(name);
+    match nodes.is_empty() && other.starts_with(dev) && other.exists() {
+        true => vec![other.to_owned()],
+        false => nodes,
+    }
+}
+
 /// Gives nodes their groups and modes.
 fn set_access(sys: &Path, dev: &Path) -> Vec<String> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();

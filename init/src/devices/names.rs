@@ -63,6 +63,35 @@ pub(super) fn links(devices: &[Description]) -> BTreeMap<PathBuf, String> {
     links
 }
 
+/// The nodes of the devices that `name` means: by `LABEL=` and so on, by a link below /dev/disk, or by
+/// themselves.
+pub(super) fn meant(devices: &[Description], name: &str) -> Vec<String> {
+    if let Some(path) = name.strip_prefix("/dev/") {
+        let link = links(devices).remove(Path::new(path));
+        let own = devices.iter().find(|device| device.node == path);
+        return link
+            .or(own.map(|own| own.node.clone()))
+            .into_iter()
+            .collect();
+    }
+    let Some((tag, value)) = name.split_once('=') else {
+        return Vec::new();
+    };
+    let is_meant = |device: &&Description| {
+        let volume = device.volume.as_ref();
+        let own = match tag {
+            "LABEL" => return volume.is_some_and(|v| v.label == value.as_bytes()),
+            "UUID" => volume.map(|volume| &volume.uuid),
+            "PARTUUID" => device.part_uuid.as_ref(),
+            "PARTLABEL" => return device.part_label.as_deref() == Some(value),
+            _ => None,
+        };
+        own.is_some_and(|own| own.eq_ignore_ascii_case(value))
+    };
+    let nodes = devices.iter().filter(is_meant);
+    nodes.map(|device| device.node.clone()).collect()
+}
+
 /// A label as libblkid encodes it: what is neither plain nor a letter of UTF-8 becomes `\x20`.
 fn encoded(label: &[u8]) -> String {
     let mut name = String::new();
@@ -156,6 +185,35 @@ fn namespace(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_meant_as_in_mount() {
+        let volume = |label: &str, uuid: &str| Volume {
+            kind: "ext4",
+            label: label.as_bytes().to_vec(),
+            uuid: uuid.to_owned(),
+        };
+        let device = |node: &str, label: &str| Description {
+            node: node.to_owned(),
+            volume: Some(volume(label, "ab-01")),
+            part_label: Some("data".to_owned()),
+            part_uuid: Some(format!("guid-{node}")),
+            ids: vec![format!("virtio-{node}")],
+            ..Description::default()
+        };
+        let devices = [device("vdb", "my data"), device("vdc", "other")];
+        let of = |name: &str| meant(&devices, name);
+        assert_eq!(of("LABEL=my data"), ["vdb"]);
+        assert_eq!(of("UUID=AB-01"), ["vdb", "vdc"]);
+        assert_eq!(of("PARTLABEL=data"), ["vdb", "vdc"]);
+        assert_eq!(of("PARTUUID=GUID-vdc"), ["vdc"]);
+        assert_eq!(of("/dev/disk/by-id/virtio-vdc"), ["vdc"]);
+        assert_eq!(of("/dev/disk/by-label/my\\x20data"), ["vdb"]);
+        assert_eq!(of("/dev/vdb"), ["vdb"]);
+        for nothing in ["LABEL=", "/dev/vdd", "vdb", "NAME=vdb"] {
+            assert!(of(nothing).is_empty(), "{nothing}");
+        }
+    }
 
     #[test]
     fn places_are_udevs() {

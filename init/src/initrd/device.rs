@@ -11,7 +11,7 @@ use super::firmware;
 use super::root::{Choice, RootSpec, choose};
 use crate::cmdline::CommandLine;
 use crate::console;
-use crate::modules::{Loader, ModuleError, aliases_of_devices};
+use crate::modules::{Loader, ModuleError, ModuleOptions, aliases_of_devices};
 use crate::uevent::{Received, UeventSocket};
 
 /// How long a second device with the same label is waited for when drivers had to be loaded:
@@ -51,7 +51,7 @@ impl Drivers {
     /// Nothing is loaded yet.
     pub(crate) fn new(command_line: &CommandLine) -> Self {
         Self {
-            loader: Loader::open(command_line.clone()),
+            loader: Loader::open(ModuleOptions::of(command_line.clone())),
             loaded: false,
         }
     }

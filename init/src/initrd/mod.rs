@@ -19,7 +19,7 @@ use crate::boot::handover::{self, Handover};
 use crate::cmdline::CommandLine;
 use crate::disk::check::{self, Verdict};
 use crate::disk::grow;
-use crate::modules::insert_file;
+use crate::modules::{ModuleOptions, insert_file};
 use crate::mount::{self, MountError};
 use crate::uevent::UeventSocket;
 use crate::{console, emergency};
@@ -156,11 +156,12 @@ fn boot(
 /// does not appear.
 fn load_listed_modules(command_line: &CommandLine, problems: &mut Vec<String>) {
     let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
+    let options = ModuleOptions::of(command_line.clone());
     for line in list.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Err(error) = insert_file(&PathBuf::from(line), command_line) {
+        if let Err(error) = insert_file(&PathBuf::from(line), &options) {
             note(problems, error.to_string());
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use keelson_model::provision::{DIRECTORY, STATUS_FILE};
 
-use super::Loader;
+use super::{Loader, ModuleOptions};
 use crate::cmdline::CommandLine;
 use crate::console;
 
@@ -40,7 +40,7 @@ const NICE: i32 = 10;
 pub(crate) fn coldplug() -> usize {
     let command_line = CommandLine::read();
     let seed_disk = may_have_seed(&command_line);
-    let mut loader = Loader::open(command_line);
+    let mut loader = Loader::open(options(command_line));
     let mut failures = 0;
     for module in CONFIGURATION {
         failures += report(loader.load_named(module));
@@ -70,6 +70,13 @@ pub(crate) fn coldplug() -> usize {
         known.append(&mut fresh);
     }
     failures + report(loader.load_always())
+}
+
+/// With the options that the configuration says. Early in the boot it is not merged yet; then the
+/// layers that are on the disk count.
+fn options(command_line: CommandLine) -> ModuleOptions {
+    let config = keelson_config::current(&keelson_config::Sources::machine()).config;
+    ModuleOptions::with(command_line, config.modules.options)
 }
 
 /// Whether a disk may hold the machine's first configuration, so that the boot has to wait for the
@@ -136,7 +143,7 @@ fn aliases_of_new_devices(known: &BTreeSet<String>) -> BTreeSet<String> {
 /// Loads the modules for each of `requests`: device aliases, requests of the kernel, module names.
 /// Returns the number of failures; each is printed. A request without a module is not a failure.
 pub(crate) fn load_requests<I: IntoIterator<Item = String>>(requests: I) -> usize {
-    let mut loader = Loader::open(CommandLine::read());
+    let mut loader = Loader::open(options(CommandLine::read()));
     requests
         .into_iter()
         .map(|request| report(loader.load_for_device(&request)))

@@ -1,6 +1,6 @@
 //! Loads modules into the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,16 +33,56 @@ pub(crate) enum ModuleError {
     Unknown(String),
 }
 
-/// Loads one module file with options from the kernel command line. It is no error if the module is
-/// loaded already.
-pub(crate) fn insert_file(path: &Path, command_line: &CommandLine) -> Result<(), ModuleError> {
+/// Options of modules: those of the configuration, and after them those on the kernel command line,
+/// because the kernel obeys the last one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ModuleOptions {
+    configured: BTreeMap<String, String>,
+    command_line: CommandLine,
+}
+
+impl ModuleOptions {
+    /// Those on the command line only, as in the initrd.
+    pub(crate) fn of(command_line: CommandLine) -> Self {
+        Self {
+            configured: BTreeMap::new(),
+            command_line,
+        }
+    }
+
+    /// With those of the configuration, by the names of the modules.
+    pub(crate) fn with(command_line: CommandLine, configured: BTreeMap<String, String>) -> Self {
+        let name = |name: String| name.replace('-', "_");
+        Self {
+            configured: configured
+                .into_iter()
+                .map(|(module, options)| (name(module), options))
+                .collect(),
+            command_line,
+        }
+    }
+
+    fn for_module(&self, module: &str) -> String {
+        let configured = self.configured.get(module).map(String::as_str);
+        let given = self.command_line.module_options(module);
+        let parts = [configured.unwrap_or_default().trim(), given.as_str()];
+        parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// Loads one module file. It is no error if the module is loaded already.
+pub(crate) fn insert_file(path: &Path, options: &ModuleOptions) -> Result<(), ModuleError> {
     let file = fs::File::open(path).map_err(|source| ModuleError::Open {
         path: path.to_owned(),
         source,
     })?;
     let compressed = path.extension().is_some_and(|extension| extension != "ko");
     let name = module_name(&path.to_string_lossy()).unwrap_or_default();
-    let options = CString::new(command_line.module_options(&name)).unwrap_or_default();
+    let options = CString::new(options.for_module(&name)).unwrap_or_default();
     let flags = if compressed { COMPRESSED_FILE } else { 0 };
     match rustix::system::finit_module(&file, &options, flags) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -58,14 +98,14 @@ pub(crate) struct Loader {
     directory: PathBuf,
     index: Index,
     policy: Policy,
-    command_line: CommandLine,
+    options: ModuleOptions,
     /// Modules that this loader has tried, whatever the result.
     tried: BTreeSet<String>,
 }
 
 impl Loader {
     /// Reads the indexes of the running kernel's modules. Without any, nothing is ever found.
-    pub(crate) fn open(command_line: CommandLine) -> Self {
+    pub(crate) fn open(options: ModuleOptions) -> Self {
         let release = rustix::system::uname();
         let directory =
             Path::new("/usr/lib/modules").join(release.release().to_string_lossy().as_ref());
@@ -80,7 +120,7 @@ impl Loader {
             policy: Policy::parse(&fs::read(POLICY_FILE).unwrap_or_default()),
             directory,
             index,
-            command_line,
+            options,
             tried: BTreeSet::new(),
         }
     }
@@ -128,9 +168,29 @@ impl Loader {
             let Some(file) = self.index.file(&name) else {
                 continue;
             };
-            if let Err(error) = insert_file(&self.directory.join(file), &self.command_line) {
+            if let Err(error) = insert_file(&self.directory.join(file), &self.options) {
                 errors.push(error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_the_last_word() {
+        let line = CommandLine::parse(b"nbd.nbds_max=4 dm_mod.x=1");
+        let configured = [("nbd", "nbds_max=3 max_part=1 "), ("dm-mod", "y=2")];
+        let configured = configured.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let options = ModuleOptions::with(line.clone(), BTreeMap::from(configured));
+        assert_eq!(
+            options.for_module("nbd"),
+            "nbds_max=3 max_part=1 nbds_max=4"
+        );
+        assert_eq!(options.for_module("dm_mod"), "y=2 x=1");
+        assert_eq!(options.for_module("zram"), "");
+        assert_eq!(ModuleOptions::of(line).for_module("nbd"), "nbds_max=4");
     }
 }

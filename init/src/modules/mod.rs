@@ -9,4 +9,4 @@ mod pattern;
 
 pub(crate) use coldplug::aliases_of_devices;
 pub(crate) use helper::{HELPER_COLDPLUG, HELPER_LOAD, coldplug, load_requests};
-pub(crate) use load::{Loader, ModuleError, insert_file};
+pub(crate) use load::{Loader, ModuleError, ModuleOptions, insert_file};

@@ -91,7 +91,7 @@ pub(crate) fn run(booted: Booted) -> (Ending, Option<Watchdog>) {
     };
     let command_line = CommandLine::read();
     let (patience, problem) = patience(&command_line);
-    let (watchdog_timeout, other) = watchdog::wanted(&command_line);
+    let (watchdog_timeout, other) = watchdog::wanted(&command_line, booted.watchdog);
     for problem in problem.into_iter().chain(other) {
         console::warning(&problem);
     }

@@ -22,19 +22,27 @@ pub(crate) const LAST_TIMEOUT: Duration = Duration::from_secs(180);
 const SOFTWARE: &str = "Software Watchdog";
 const CLASS: &str = "/sys/class/watchdog";
 
-/// The time-out that the operator wants: `keelson.hardware_watchdog=` in seconds. `None` for 0: the
-/// watchdog is left alone.
-pub(crate) fn wanted(command_line: &CommandLine) -> (Option<Duration>, Option<String>) {
+/// The time-out that the operator wants: `keelson.hardware_watchdog=` in seconds, else what the
+/// configuration says. `None` for 0: the watchdog is left alone.
+pub(crate) fn wanted(
+    command_line: &CommandLine,
+    configured: Option<u32>,
+) -> (Option<Duration>, Option<String>) {
     let parameter = "keelson.hardware_watchdog";
-    match command_line.value(parameter).map(str::parse::<u32>) {
-        None => (Some(WANTED_TIMEOUT), None),
-        Some(Ok(0)) => (None, None),
-        Some(Ok(seconds)) => (Some(Duration::from_secs(seconds.into())), None),
+    let (given, problem) = match command_line.value(parameter).map(str::parse::<u32>) {
+        None => (None, None),
+        Some(Ok(seconds)) => (Some(seconds), None),
         Some(Err(_)) => {
             let problem = format!("{parameter}= is not a number of seconds and is passed over");
-            (Some(WANTED_TIMEOUT), Some(problem))
+            (None, Some(problem))
         }
-    }
+    };
+    let timeout = match given.or(configured) {
+        None => Some(WANTED_TIMEOUT),
+        Some(0) => None,
+        Some(seconds) => Some(Duration::from_secs(seconds.into())),
+    };
+    (timeout, problem)
 }
 
 /// An open watchdog. It runs while it is open.
@@ -209,13 +217,15 @@ mod tests {
 
     #[test]
     fn the_operator_sets_the_time_out() {
-        let of = |text: &str| wanted(&CommandLine::parse(text.as_bytes()));
-        assert_eq!(of(""), (Some(WANTED_TIMEOUT), None));
-        assert_eq!(of("keelson.hardware_watchdog=0"), (None, None));
+        let of = |text: &str, configured| wanted(&CommandLine::parse(text.as_bytes()), configured);
+        assert_eq!(of("", None), (Some(WANTED_TIMEOUT), None));
         let ten = Some(Duration::from_secs(10));
-        assert_eq!(of("keelson.hardware_watchdog=10"), (ten, None));
-        let (timeout, problem) = of("keelson.hardware_watchdog=x");
-        assert!(timeout == Some(WANTED_TIMEOUT) && problem.is_some());
+        assert_eq!(of("", Some(10)), (ten, None));
+        assert_eq!(of("", Some(0)), (None, None));
+        assert_eq!(of("keelson.hardware_watchdog=0", Some(10)), (None, None));
+        assert_eq!(of("keelson.hardware_watchdog=10", Some(0)), (ten, None));
+        let (timeout, problem) = of("keelson.hardware_watchdog=x", Some(10));
+        assert!(timeout == ten && problem.is_some());
     }
 
     #[test]

@@ -181,7 +181,10 @@ fn what_is_wrong_changes_nothing() {
             "\n[[user]]\nname = 'core'\n",
             "host.toml:2: field user is not built yet",
         ),
-        ("[swap]\nzram_percent = 50\n", "field swap is not built yet"),
+        (
+            "[[command]]\nargv = ['true']\n",
+            "field command is not built yet",
+        ),
     ] {
         let error = change::apply(&sources, &proposal(text), None).unwrap_err();
         assert!(matches!(error, ChangeError::Wrong(_)), "{error}");

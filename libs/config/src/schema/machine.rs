@@ -82,7 +82,7 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "modules.options",
         "table of strings",
         "none",
-        "options of modules; until it is built, `MODULE.OPTION=VALUE` on the kernel command line sets them",
+        "options of modules. Those of the kernel command line (`MODULE.OPTION=VALUE`) have priority, and only they work for modules of the initrd",
         r#"write a table, such as { nvme = "poll_queues=2" }"#,
     ),
     table(
@@ -167,7 +167,12 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "run at every boot; otherwise once for each instance",
         "use true or false",
     ),
-    table("swap", "write a table: [swap]", "Swap space.", ""),
+    table(
+        "swap",
+        "write a table: [swap]",
+        "Swap space. `keelson.zram=PERCENT` and `keelson.swap=MIB` on the kernel command line have priority.",
+        "",
+    ),
     key(
         "swap.zram_percent",
         "0–200",
@@ -179,26 +184,28 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "swap.file_bytes",
         "bytes",
         "`0`",
-        "size of a file on /var",
+        "size of a file on /var, at most half of the free space there",
         "use a number of bytes",
     ),
     table(
         "watchdog",
         "write a table: [watchdog]",
-        "The hardware watchdog.",
+        "The hardware watchdog. `keelson.hardware_watchdog=SECONDS` on the kernel command line has priority.",
         "",
     ),
     key(
         "watchdog.timeout",
         "seconds, 0–3600",
-        "the device's",
+        "`60`",
         "after how long without a sign of life the device restarts the machine; 0: it is not used",
         "use a number of seconds between 0 and 3600",
     ),
     table(
         "storage",
         "write a table: [storage]",
-        "Further file systems.",
+        r#"File systems that each boot mounts before the network and hostd start. The boot waits for their devices for
+half a minute; one that is absent, or whose label several devices have, is reported, and the others are mounted.
+An ext4 is checked before if it asks for that, as the root file system is."#,
         "",
     ),
     table(
@@ -218,7 +225,7 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "storage.mount[].path",
         "absolute path",
         "required",
-        "directory below /var",
+        "directory below /var, which is made if it is missing; not `/var/lib/keelson/host`",
         r#"use an absolute path below /var, such as "/var/data""#,
     ),
     key(
@@ -232,7 +239,7 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "storage.mount[].options",
         "string",
         "none",
-        "mount options, comma-separated",
+        "mount options, comma-separated. `nosuid` and `nodev` count unless `suid` or `dev` is written",
         r#"use mount options, such as "noatime""#,
     ),
 ];

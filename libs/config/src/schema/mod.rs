@@ -125,10 +125,6 @@ const ACCESS: &[&str] = &["network", "api", "user"];
 const NOT_BUILT: &[&str] = &[
     "user",
     "command",
-    "modules.options",
-    "swap",
-    "watchdog",
-    "storage",
     "network.link[].driver",
     "network.link[].dhcp6",
     "network.link[].accept_ra",
