@@ -335,3 +335,32 @@ pub fn until<T: std::fmt::Debug>(
         }
     }
 }
+
+/// Checks that the machine ended by itself, and that its disk needs no repair.
+///
+/// # Errors
+/// It did not.
+pub fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
+    let (status, _) = machine.wait_for_exit(STOP_LIMIT)?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    for text in ["keelson: powering off", "keelson: unmounted"] {
+        ensure!(
+            machine.console().find(text).is_some(),
+            "no {text:?} on the console\n{}",
+            machine.details()
+        );
+    }
+    let root = partitions(disk)?
+        .into_iter()
+        .max_by_key(|partition| partition.length)
+        .context("no partition")?;
+    let state = Ext4State::read(disk, &root)?;
+    ensure!(
+        state.clean && !state.needs_recovery,
+        "{state:?}\n{}",
+        machine.details()
+    );
+    let check = check_ext4(disk, &root)?;
+    ensure!(check.code == Some(0), "{check}");
+    Ok(())
+}

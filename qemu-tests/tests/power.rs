@@ -1,41 +1,15 @@
 //! Orderly ends of a machine, and its state after the next boot.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use qemu_tests::harness::disk::{Ext4State, check_ext4, copy_sparse, partitions};
+use anyhow::{Result, ensure};
+use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, load_busybox, seconds, services, shell, until,
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, ended_cleanly, load_busybox, seconds, services,
+    shell, until,
 };
 use serde_json::json;
-
-/// Checks that the machine ended by itself, and that its disk needs no repair.
-fn ended_cleanly(machine: &Machine, disk: &Path) -> Result<()> {
-    let (status, _) = machine.wait_for_exit(STOP_LIMIT)?;
-    ensure!(status.success(), "QEMU ended with {status}");
-    for text in ["keelson: powering off", "keelson: unmounted"] {
-        ensure!(
-            machine.console().find(text).is_some(),
-            "no {text:?} on the console\n{}",
-            machine.details()
-        );
-    }
-    let root = partitions(disk)?
-        .into_iter()
-        .max_by_key(|partition| partition.length)
-        .context("no partition")?;
-    let state = Ext4State::read(disk, &root)?;
-    ensure!(
-        state.clean && !state.needs_recovery,
-        "{state:?}\n{}",
-        machine.details()
-    );
-    let check = check_ext4(disk, &root)?;
-    ensure!(check.code == Some(0), "{check}");
-    Ok(())
-}
 
 #[test]
 fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Result<()> {
