@@ -3,21 +3,23 @@
 //! - `options`: the command line.
 //! - `client`: requests to the host API, over its socket or mutual TLS.
 //! - `certificate`, `config`, `verify`: the commands with work of their own.
-//! - `table`, `error`: output, and errors with their exit codes.
+//! - `table`, `picture`, `error`: output, and errors with their exit codes.
 
 mod certificate;
 mod client;
 mod config;
 mod error;
 mod options;
+mod picture;
 mod table;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use http::Method;
-use keelson_model::host_api::{HostStatus, PowerRequest};
+use keelson_model::host_api::{HostStatus, PowerRequest, ProvisionReport};
 use keelson_model::init::{InitStatus, PowerAction};
 use keelson_model::service::ServiceStatus;
 use serde::Serialize;
@@ -25,7 +27,8 @@ use serde::Serialize;
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::options::{
-    Command, Format, IdentityCommand, ImageCommand, Options, PowerCommand, ServiceCommand, StopArgs,
+    Command, Format, IdentityCommand, ImageCommand, Options, PowerCommand, ProvisionCommand,
+    ServiceCommand, StopArgs,
 };
 
 fn main() -> ExitCode {
@@ -62,9 +65,16 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             let status: HostStatus = client.get("/host/v1/status").await?;
             render(options.format, &status, || table::status(&status))
         }
-        Command::Boot => {
+        Command::Boot(args) => {
             let status: InitStatus = client.get("/host/v1/boot").await?;
-            render(options.format, &status, || table::boot(&status))
+            match &args.svg {
+                Some(file) => draw(file, &status),
+                None => render(options.format, &status, || table::boot(&status)),
+            }
+        }
+        Command::Provision(ProvisionCommand::Status) => {
+            let status: ProvisionReport = client.get("/host/v1/provision").await?;
+            render(options.format, &status, || table::provisioning(&status))
         }
         Command::Poweroff(stop) => power(&client, options, PowerAction::Poweroff, stop).await,
         Command::Reboot(stop) => power(&client, options, PowerAction::Reboot, stop).await,
@@ -92,6 +102,20 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             verify::run(&client, options.format, &args.images).await
         }
     }
+}
+
+/// Writes the picture of a boot.
+fn draw(file: &Path, status: &InitStatus) -> Result<String, CtlError> {
+    let deployment = status.deployment.as_deref().unwrap_or("no deployment");
+    let picture = picture::svg(&status.boot, &format!("Boot of {deployment}"));
+    if file == Path::new("-") {
+        return Ok(picture);
+    }
+    std::fs::write(file, picture).map_err(|source| CtlError::File {
+        path: file.to_owned(),
+        source,
+    })?;
+    Ok(String::new())
 }
 
 async fn power(

@@ -58,6 +58,21 @@ pub(crate) enum IdentityCommand {
     Reset,
 }
 
+/// `hostctl boot`.
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// Write a picture of the boot into this file; `-` for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// `hostctl provision`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvisionCommand {
+    /// Which source was found, what was applied, and what was left out, with the lines.
+    Status,
+}
+
 /// `hostctl power`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PowerCommand {
@@ -77,8 +92,11 @@ pub(crate) enum Command {
     Service(ServiceCommand),
     /// The machine: version, deployment, warnings, network.
     Status,
-    /// Steps of the boot and the supervised processes.
-    Boot,
+    /// Steps of the boot with a chart of them, and the supervised processes.
+    Boot(BootArgs),
+    /// What the platform (a cloud, a seed disk) told the machine.
+    #[command(subcommand)]
+    Provision(ProvisionCommand),
     /// Stop everything in order and switch the machine off.
     Poweroff(StopArgs),
     /// Stop everything in order and restart the machine.

@@ -1,8 +1,10 @@
 //! Results for people.
 
-use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
+use keelson_model::host_api::{ClientCertificate, HostStatus, ProvisionReport, Role};
 use keelson_model::init::InitStatus;
 use keelson_model::service::ServiceStatus;
+
+use crate::picture;
 
 /// Columns as wide as their widest cell, two spaces apart.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
@@ -105,6 +107,31 @@ pub(crate) fn status(status: &HostStatus) -> String {
     out
 }
 
+/// What the platform told the machine: one line for each fact, with the same name for facts of a kind.
+pub(crate) fn provisioning(status: &ProvisionReport) -> String {
+    let place = status.place.as_deref().filter(|place| !place.is_empty());
+    let source = status.source.as_ref().map(|source| match place {
+        Some(place) => format!("{source} ({place})"),
+        None => source.clone(),
+    });
+    let mut rows = vec![
+        ("state", status.state.as_str().to_owned()),
+        ("source", or_dash(source)),
+        ("instance-id", or_dash(status.instance_id.as_ref())),
+        ("asked", or_dash(status.when.as_ref())),
+    ];
+    for (name, list) in [
+        ("applied", &status.applied),
+        ("left out", &status.left_out),
+        ("problem", &status.problems),
+    ] {
+        rows.extend(list.iter().map(|text| (name, text.clone())));
+    }
+    rows.iter()
+        .map(|(name, value)| format!("{:13}{value}\n", format!("{name}:")))
+        .collect()
+}
+
 pub(crate) fn boot(status: &InitStatus) -> String {
     let steps: Vec<Vec<String>> = status
         .boot
@@ -133,6 +160,8 @@ pub(crate) fn boot(status: &InitStatus) -> String {
         .collect();
     table(&["STEP", "STARTED", "ENDED", "ERROR"], &steps)
         + "\n"
+        + &picture::chart(&status.boot)
+        + "\n"
         + &table(
             &["PROCESS", "STATE", "PID", "RESTARTS", "LAST EXIT"],
             &processes,
@@ -141,7 +170,26 @@ pub(crate) fn boot(status: &InitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use keelson_model::provision::ProvisionState;
+
     use super::*;
+
+    #[test]
+    fn what_was_left_out_has_its_line() {
+        let status = ProvisionReport {
+            state: ProvisionState::Complete,
+            source: Some("nocloud".to_owned()),
+            place: Some("/dev/vdb".to_owned()),
+            instance_id: Some("i-1".to_owned()),
+            when: None,
+            applied: vec!["hostname".to_owned()],
+            left_out: vec!["user-data:5: unknown key snap".to_owned()],
+            problems: Vec::new(),
+        };
+        let wanted = "state:       complete\nsource:      nocloud (/dev/vdb)\ninstance-id: i-1\n\
+            asked:       -\napplied:     hostname\nleft out:    user-data:5: unknown key snap\n";
+        assert_eq!(provisioning(&status), wanted);
+    }
 
     #[test]
     fn columns_line_up() {

@@ -1,6 +1,6 @@
 //! From a seed to the platform's layer of the configuration.
 
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::fit;
 use crate::network::{self, present};
@@ -17,6 +17,40 @@ pub struct Composed {
     pub table: Table,
     /// What was left out.
     pub warnings: Vec<Warning>,
+}
+
+/// Most settings that are named. A hostile document could have millions.
+const MOST_NAMED: usize = 500;
+
+impl Composed {
+    /// The settings in the layer, by their paths and without their values, which may be secret:
+    /// `hostname`, `file[0] (/etc/motd)`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        name_settings(&self.table, "", &mut names);
+        names.truncate(MOST_NAMED);
+        names
+    }
+}
+
+fn name_settings(table: &Table, prefix: &str, names: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => name_settings(inner, &format!("{path}."), names),
+            Value::Array(entries) if entries.iter().all(Value::is_table) => {
+                names.extend(entries.iter().enumerate().map(|(index, entry)| {
+                    let known = ["name", "path"].map(|key| entry.get(key).and_then(Value::as_str));
+                    match known.into_iter().flatten().next() {
+                        Some(name) => format!("{path}[{index}] ({name})"),
+                        None => format!("{path}[{index}]"),
+                    }
+                }));
+            }
+            _ => names.push(path),
+        }
+    }
 }
 
 /// Translates all documents of a seed: what the source knows, the network, the provider's wishes,
@@ -84,4 +118,33 @@ pub fn compose(
         table,
         warnings: notes.finish(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_named_without_their_values() {
+        let text = "hostname = 'a'\n[time]\nservers = ['b']\n[[user]]\nname = 'core'\n\
+            password_hash = '$6$secret'\n[[file]]\npath = '/etc/motd'\ncontents = 'secret'\n\
+            [[command]]\nshell = 'secret'\n[network]\nlink = [{ name = 'eth0' }]\n";
+        let composed = Composed {
+            table: text.parse().unwrap(),
+            warnings: Vec::new(),
+        };
+        let mut settings = composed.settings();
+        settings.sort_unstable();
+        assert_eq!(
+            settings,
+            [
+                "command[0]",
+                "file[0] (/etc/motd)",
+                "hostname",
+                "network.link[0] (eth0)",
+                "time.servers",
+                "user[0] (core)"
+            ]
+        );
+    }
 }

@@ -228,6 +228,7 @@ impl Provisioning<'_> {
             place: seed.as_ref().map(|seed| seed.place.clone()),
             instance_id: seed.as_ref().map(|seed| seed.instance_id.clone()),
             when: jiff::Timestamp::now().to_string(),
+            applied: composed.settings(),
             warnings: composed.warnings.iter().map(ToString::to_string).collect(),
             problems,
         })?;

@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, boot_status, docker, load_busybox, shell, until,
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, boot_status, docker, host_get, load_busybox, shell,
+    until,
 };
 use serde_json::json;
 
@@ -73,18 +74,21 @@ fn is_as_the_seed_says(machine: &Machine) -> Result<()> {
             Err(status)
         })
     })?;
-    let status = shell(
-        machine,
-        &SEES_ALL,
-        "cat /host/var/lib/keelson/host/platform/status.json",
-    )?;
-    for words in [
-        "\"complete\"",
-        "\"nocloud\"",
-        "\"i-vm\"",
-        "user-data:3: nonsense is unknown",
+    let report = host_get(machine, "/host/v1/provision")?;
+    for (member, value) in [
+        ("state", "complete"),
+        ("source", "nocloud"),
+        ("instance_id", "i-vm"),
     ] {
-        ensure!(status.contains(words), "no {words} in {status}");
+        ensure!(report[member] == value, "{member}: {report:#}");
+    }
+    for (member, words) in [
+        ("applied", "hostname"),
+        ("left_out", "user-data:3: nonsense is unknown"),
+    ] {
+        let list = report[member].as_array().cloned().unwrap_or_default();
+        let has = |text: &serde_json::Value| text.as_str().is_some_and(|text| text.contains(words));
+        ensure!(list.iter().any(has), "no {words} in {report:#}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The handlers: status, boot, services, power, identity and certificates.
+//! The handlers: status, boot, provisioning, services, power, identity and certificates.
 
 use std::sync::Arc;
 
@@ -10,12 +10,14 @@ use keelson_http::reply;
 use keelson_model::error::ErrorKind;
 use keelson_model::host_api::{ClientCertificate, HostStatus, Role};
 use keelson_model::init;
+use keelson_model::provision::ProvisionStatus;
 
 use crate::addresses::hostname;
 use crate::init::{AskError, ask};
 use crate::pki_error::PkiError;
 use crate::state::{Answer, HostApi, read_json};
 use crate::wire;
+use crate::wire_provision::ProvisionReport;
 
 /// `GET /host/v1/services`.
 pub(crate) async fn services(api: &HostApi, _: Request<Incoming>) -> Answer {
@@ -59,6 +61,23 @@ pub(crate) async fn boot(api: &HostApi, _: Request<Incoming>) -> Answer {
         }
         other => Err(refused(other)),
     }
+}
+
+/// `GET /host/v1/provision`.
+pub(crate) async fn provision(api: &HostApi, _: Request<Incoming>) -> Answer {
+    let path = &api.sources.provision_status;
+    let unreadable = |reason: String| {
+        let message = format!("can't read {}: {reason}", path.display());
+        Failure::new(ErrorKind::Internal, message)
+    };
+    let shown = match tokio::fs::read(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => ProvisionReport::never(),
+        Err(error) => return Err(unreadable(error.to_string())),
+        Ok(bytes) => serde_json::from_slice::<ProvisionStatus>(&bytes)
+            .map_err(|error| unreadable(error.to_string()))?
+            .into(),
+    };
+    Ok(reply::json(StatusCode::OK, &shown))
 }
 
 /// `POST /host/v1/power`.

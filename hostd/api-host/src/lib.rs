@@ -39,6 +39,7 @@ mod verifier;
 mod verify;
 mod wire;
 mod wire_config;
+mod wire_provision;
 
 pub use dispatch::RoutedHostRequest;
 pub use pki_error::PkiError;

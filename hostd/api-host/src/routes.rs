@@ -9,7 +9,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
 use crate::state::{Answer, Handler, HostApi};
-use crate::{api, config, verify, wire, wire_config};
+use crate::{api, config, verify, wire, wire_config, wire_provision};
 
 macro_rules! handler {
     ($function:path) => {
@@ -58,6 +58,16 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
                 failures: &[409],
                 ..answers("boot", one::<wire::Boot>)
             },
+        ),
+        route(
+            "GET",
+            "/host/v1/provision",
+            Reader,
+            handler!(api::provision),
+        )
+        .described(
+            "What the platform told this machine, what was applied, and what was left out.",
+            answers("provision", one::<wire_provision::ProvisionReport>),
         ),
         route("GET", "/host/v1/services", Reader, handler!(api::services)).described(
             "The machine's own services.",

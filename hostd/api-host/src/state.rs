@@ -47,6 +47,8 @@ pub struct HostSources {
     pub configuration: Arc<Configuration>,
     /// The file in which netcfg reports the state of the network.
     pub network_status: PathBuf,
+    /// The file in which `keelson-provision` reports what the platform says.
+    pub provision_status: PathBuf,
 }
 
 /// The host API. Clones share it.

@@ -23,6 +23,7 @@ use keelson_http::places::{Places, Shortage};
 use keelson_linux::notify::Notification;
 use keelson_model::host::{EngineConfig, RegistriesConfig};
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
+use keelson_model::provision as provisioning;
 use keelson_store::{Durability, Era, FileLock, file};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,6 +149,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
         network_status: health::NETWORK_STATUS.into(),
+        provision_status: Path::new(provisioning::DIRECTORY).join(provisioning::STATUS_FILE),
     };
     let shortage = Shortage::default();
     let places = Arc::new(Places::new(shortage.clone()));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::init::PowerAction;
+use crate::provision::ProvisionState;
 
 mod config;
 
@@ -28,6 +29,27 @@ pub struct HostStatus {
     pub ca_fingerprint: Option<String>,
     /// netcfg's own report, when netcfg runs.
     pub network: Option<serde_json::Value>,
+}
+
+/// The answer to `GET /host/v1/provision`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionReport {
+    /// How far the provisioning is.
+    pub state: ProvisionState,
+    /// The source whose documents are in effect: `nocloud`, `ec2`, ….
+    pub source: Option<String>,
+    /// Its device or URL.
+    pub place: Option<String>,
+    /// Instance-id of these documents.
+    pub instance_id: Option<String>,
+    /// When the sources were last asked, RFC 3339.
+    pub when: Option<String>,
+    /// The settings that the documents make, by their paths in `host.toml`.
+    pub applied: Vec<String>,
+    /// What was left out, each `document:line: message`.
+    pub left_out: Vec<String>,
+    /// Why sources could not be read, and the like.
+    pub problems: Vec<String>,
 }
 
 /// The body of `POST /host/v1/power`.

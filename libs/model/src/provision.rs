@@ -31,6 +31,19 @@ pub enum ProvisionState {
     Failed,
 }
 
+impl ProvisionState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pending => "pending",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// `status.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionStatus {
@@ -44,6 +57,9 @@ pub struct ProvisionStatus {
     pub instance_id: Option<String>,
     /// When this was written, RFC 3339.
     pub when: String,
+    /// The settings that they make, by their paths in `host.toml`; entries of lists with their name.
+    #[serde(default)]
+    pub applied: Vec<String>,
     /// What was left out, each `document:line: message`.
     pub warnings: Vec<String>,
     /// Why sources could not be read, and the like.

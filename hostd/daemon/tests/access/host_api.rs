@@ -188,6 +188,7 @@ fn the_host_api_answers_as_its_description_says() {
         host.ask("GET", "/host/v1/services", None),
         (200, "[]\n".to_owned())
     );
+    assert_eq!(host.ask("GET", "/host/v1/provision", None).0, 200);
     let boot = host.ask("GET", "/host/v1/boot", None).0;
     assert_eq!(boot, if with_init { 200 } else { 503 });
     assert_eq!(host.ask("POST", "/host/v1/power", None).0, 400);
