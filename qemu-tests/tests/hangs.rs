@@ -101,7 +101,7 @@ fn is_reset(name: &str, hang: impl Fn(&Machine, &Probe<'_>) -> Result<()>) -> Re
     let _slot = lab.slot()?;
     let machine = lab
         .direct(name)?
-        .kernel_argument("keelson.watchdog=3")
+        .kernel_argument("keelson.watchdog=6")
         .host_toml("[watchdog]\ntimeout = 10\n")
         .device("i6300esb")
         .launch()?;
@@ -138,8 +138,8 @@ fn the_watchdog_resets_a_machine_whose_hostd_does_not_live() -> Result<()> {
         let kill =
             "while :; do echo 1 >/host/sys/fs/cgroup/system/hostd/cgroup.kill; sleep 0.1; done";
         probe.begin(kill)?;
-        let told = "hostd has not lived for 30 s; the watchdog is left to reset the machine";
-        machine.wait_for_console(told, Duration::from_secs(90))?;
+        let told = "hostd has not lived for 60 s; the watchdog is left to reset the machine";
+        machine.wait_for_console(told, Duration::from_secs(120))?;
         Ok(())
     })
 }
