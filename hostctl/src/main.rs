@@ -77,13 +77,13 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             render(options.format, &status, || table::provisioning(&status))
         }
         Command::Poweroff(stop) => power(&client, options, PowerAction::Poweroff, stop).await,
-        Command::Reboot(stop) => power(&client, options, PowerAction::Reboot, stop).await,
+        Command::Reboot(args) => power(&client, options, args.action(), &args.stop).await,
         Command::Halt(stop) => power(&client, options, PowerAction::Halt, stop).await,
         Command::Power(PowerCommand::Off(stop)) => {
             power(&client, options, PowerAction::Poweroff, stop).await
         }
-        Command::Power(PowerCommand::Reboot(stop)) => {
-            power(&client, options, PowerAction::Reboot, stop).await
+        Command::Power(PowerCommand::Reboot(args)) => {
+            power(&client, options, args.action(), &args.stop).await
         }
         Command::Power(PowerCommand::Halt(stop)) => {
             power(&client, options, PowerAction::Halt, stop).await

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keelson_model::host_api::Role;
+use keelson_model::init::PowerAction;
 
 /// Manages a Keelson machine, the one it runs on or another.
 #[derive(Debug, Parser)]
@@ -50,6 +51,27 @@ pub(crate) struct StopArgs {
     pub(crate) force: bool,
 }
 
+/// How to restart the machine.
+#[derive(Debug, Args)]
+pub(crate) struct RebootArgs {
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+
+    /// Start the kernel of the running deployment again, without the firmware. Some devices do not
+    /// survive that.
+    #[arg(long)]
+    pub(crate) kexec: bool,
+}
+
+impl RebootArgs {
+    pub(crate) fn action(&self) -> PowerAction {
+        match self.kexec {
+            true => PowerAction::Kexec,
+            false => PowerAction::Reboot,
+        }
+    }
+}
+
 /// `hostctl identity`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -80,7 +102,7 @@ pub(crate) enum PowerCommand {
     #[command(alias = "poweroff")]
     Off(StopArgs),
     /// Stop everything in order and restart the machine.
-    Reboot(StopArgs),
+    Reboot(RebootArgs),
     /// Stop everything in order and halt the processor.
     Halt(StopArgs),
 }
@@ -100,7 +122,7 @@ pub(crate) enum Command {
     /// Stop everything in order and switch the machine off.
     Poweroff(StopArgs),
     /// Stop everything in order and restart the machine.
-    Reboot(StopArgs),
+    Reboot(RebootArgs),
     /// Stop everything in order and halt the processor.
     Halt(StopArgs),
     /// The same stops under one word: `power off`, `power reboot`, `power halt`.

@@ -7,6 +7,7 @@
 //! - `control`: the socket through which hostd asks for a stop or for the boot's record.
 //! - `shutdown`: the end: processes, file systems, power.
 //! - `devices`: groups and modes of nodes in /dev, and the links below /dev/disk.
+//! - `kexec`: a restart without the firmware.
 //! - `remote`: unmounting file systems whose server may not answer.
 //! - `disk`, `modules`, `uevent`, `mount`: disks, kernel modules, devices and mounts, for all of
 //!   these.
@@ -41,6 +42,7 @@ mod disk;
 mod emergency;
 mod files;
 mod initrd;
+mod kexec;
 mod modules;
 mod mount;
 mod remote;
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Some(modules::HELPER_COLDPLUG) => modules::coldplug(),
         Some(boot::provision::HELPER_NETWORK) => boot::provision::network(),
         Some(boot::storage::HELPER_STORAGE) => boot::storage::helper(),
+        Some(kexec::HELPER_LOAD_KERNEL) => kexec::helper(),
         // The kernel calls modprobe with `-q -- NAME`.
         Some(modules::HELPER_LOAD | "-q") => {
             modules::load_requests(arguments.filter(|argument| argument != "--"))

@@ -231,6 +231,9 @@ pub(crate) enum PowerAction {
     Poweroff,
     /// Restart through the firmware.
     Reboot,
+    /// Start the kernel of the running deployment again, without the firmware. Refused where the
+    /// kernel may not start another one, as under Secure Boot.
+    Kexec,
     /// Stop the processor without switching the power off.
     Halt,
 }
@@ -240,6 +243,7 @@ impl From<PowerAction> for init::PowerAction {
         match action {
             PowerAction::Poweroff => Self::Poweroff,
             PowerAction::Reboot => Self::Reboot,
+            PowerAction::Kexec => Self::Kexec,
             PowerAction::Halt => Self::Halt,
         }
     }

@@ -10,7 +10,7 @@ mod configuration;
 pub(crate) mod handover;
 mod identity;
 mod mounts;
-mod program;
+pub(crate) mod program;
 pub(crate) mod provision;
 pub(crate) mod sameness;
 pub(crate) mod seed;

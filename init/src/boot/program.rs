@@ -12,7 +12,7 @@ const MOST_TEXT: usize = 16 << 10;
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProgramError {
+pub(crate) enum ProgramError {
     #[error("execute {program}: {source}")]
     Execute { program: String, source: io::Error },
     #[error("{program} did not end within {} s", limit.as_secs())]
@@ -91,7 +91,7 @@ pub(super) fn problems(
 }
 
 /// The same for a program that must end with success.
-pub(super) fn succeed(command: &mut Command, limit: Duration) -> Result<(), ProgramError> {
+pub(crate) fn succeed(command: &mut Command, limit: Duration) -> Result<(), ProgramError> {
     match run(command, limit)? {
         status if status.success() => Ok(()),
         status => Err(ProgramError::Failed {

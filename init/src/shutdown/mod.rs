@@ -23,7 +23,7 @@ use rustix::system::RebootCommand;
 use self::guard::Guard;
 use crate::supervise::ending::Ending;
 use crate::supervise::watchdog::{LAST_TIMEOUT, Watchdog};
-use crate::{boot, console, emergency, remote};
+use crate::{boot, console, emergency, kexec, remote};
 
 /// Time for the remaining processes to end after SIGTERM.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
@@ -34,9 +34,10 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Ends the machine. A forced end kills processes without asking them first.
 pub(crate) fn finish(ending: Ending, mut watchdog: Option<Watchdog>) -> ! {
-    let command = match ending.action {
+    let mut command = match ending.action {
         PowerAction::Poweroff => RebootCommand::PowerOff,
-        PowerAction::Reboot => RebootCommand::Restart,
+        // Another kernel is not loaded yet.
+        PowerAction::Reboot | PowerAction::Kexec => RebootCommand::Restart,
         PowerAction::Halt => RebootCommand::Halt,
     };
     if let Some(watchdog) = &mut watchdog {
@@ -53,6 +54,12 @@ pub(crate) fn finish(ending: Ending, mut watchdog: Option<Watchdog>) -> ! {
     }
     if let Some(problem) = boot::clock::save() {
         console::warning(&problem);
+    }
+    if ending.action == PowerAction::Kexec {
+        match kexec::load() {
+            Ok(()) => command = RebootCommand::Kexec,
+            Err(error) => console::warning(&format!("{error}; restarting through the firmware")),
+        }
     }
     stop_processes(&guard, ending.forced);
     if let Some(problem) = boot::swap::release() {

@@ -6,7 +6,7 @@ use super::ending::{self, Ending, Outcome};
 use super::machine::Event;
 use super::service::Service;
 use super::{Supervisor, now, process};
-use crate::{boot, console, remote};
+use crate::{boot, console, kexec, remote};
 
 impl Supervisor {
     pub(super) fn respond(&mut self, request: &Request) -> Response {
@@ -27,12 +27,22 @@ impl Supervisor {
                     },
                 }
             }
-            Request::Power { action, force } => match self.ask(*action, *force) {
-                Outcome::Refused(other) => Response::Error {
-                    message: format!("the machine is {} already", words(other)),
-                },
-                Outcome::Begun | Outcome::Forced | Outcome::Unchanged => Response::Accepted,
+            Request::Power { action, force } => {
+                let kexec = *action == PowerAction::Kexec;
+                match kexec.then(kexec::refusal).flatten() {
+                    Some(message) => Response::Error { message },
+                    None => self.respond_to_stop(*action, *force),
+                }
+            }
+        }
+    }
+
+    fn respond_to_stop(&mut self, action: PowerAction, force: bool) -> Response {
+        match self.ask(action, force) {
+            Outcome::Refused(other) => Response::Error {
+                message: format!("the machine is {} already", words(other)),
             },
+            Outcome::Begun | Outcome::Forced | Outcome::Unchanged => Response::Accepted,
         }
     }
 
@@ -91,6 +101,7 @@ fn words(action: PowerAction) -> &'static str {
     match action {
         PowerAction::Poweroff => "powering off",
         PowerAction::Reboot => "rebooting",
+        PowerAction::Kexec => "rebooting without the firmware",
         PowerAction::Halt => "halting",
     }
 }

@@ -58,6 +58,8 @@ pub enum PowerAction {
     Poweroff,
     /// Restart through the firmware.
     Reboot,
+    /// Start the kernel of the running deployment again, without the firmware.
+    Kexec,
     /// Stop the processor without switching the power off.
     Halt,
 }

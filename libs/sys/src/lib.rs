@@ -10,6 +10,7 @@
 //! - [`socket`], [`packet`]: sockets, and packets of Ethernet links.
 //! - [`calendar`]: dates of points in time.
 //! - [`rtc`], [`watchdog`], [`swap`]: hardware clocks, hardware watchdogs, swap areas.
+//! - [`kexec`]: another kernel without the firmware.
 //!
 //! For containers and their shims, in the order of a start:
 //!
@@ -31,6 +32,7 @@ pub mod service_process;
 
 pub mod calendar;
 pub mod child;
+pub mod kexec;
 pub mod kvm;
 pub mod packet;
 pub mod rtc;
