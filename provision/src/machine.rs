@@ -105,23 +105,18 @@ impl HostMachine {
             .flatten()
             .flatten()
         {
-            let path = entry.path();
-            let read = |name: &str| {
-                let text = fs::read_to_string(path.join(name)).ok()?;
-                Some(text.trim().to_ascii_lowercase())
-            };
-            // Bonds and VLANs copy the address of a member, and have no device.
-            let device = path.join("device");
+            // Bonds and VLANs have none.
+            let device = entry.path().join("device");
             if !device.exists() {
                 continue;
             }
-            if let (Some(mac), Ok(name)) = (read("address"), entry.file_name().into_string()) {
+            if let Ok(name) = entry.file_name().into_string() {
                 let driver = fs::read_link(device.join("driver")).ok();
                 let driver = driver
                     .as_deref()
                     .and_then(Path::file_name)
                     .map(|name| name.to_string_lossy().into_owned());
-                links.push(PresentLink { name, mac, driver });
+                links.push(PresentLink { name, driver });
             }
         }
         links.sort_by(|left, right| left.name.cmp(&right.name));

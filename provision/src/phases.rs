@@ -6,7 +6,7 @@
 //! later one, whether the source is still there or not.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keelson_model::provision::{ProvisionState, ProvisionStatus};
 use toml::Table;
@@ -15,15 +15,11 @@ use crate::compose::{Composed, compose};
 use crate::disk::Volumes;
 use crate::fetch::{Ask, Fetcher, Method};
 use crate::machine::{HostMachine, HostPlatform};
-use crate::network;
-use crate::notes::Notes;
 use crate::resources::{self, ResourceError, Resources, shown};
-use crate::seed::{Bytes, NetworkDocument, Seed};
+use crate::seed::{Bytes, Seed};
 use crate::sources::{self, Context, Finding};
 use crate::store::{Store, StoreError};
 
-/// How long the local phase waits for links that a network configuration names by address.
-const LINKS_LIMIT: Duration = Duration::from_secs(5);
 /// How long the network phase may take at a first boot, and at a later one.
 const FIRST_LIMIT: Duration = Duration::from_secs(120);
 const LATER_LIMIT: Duration = Duration::from_secs(30);
@@ -176,7 +172,6 @@ impl Provisioning<'_> {
         let mut keep = None;
         if let Some(mut seed) = seed.clone() {
             let mut resources = Fetched::of(&seed, network);
-            self.await_links(&seed);
             let links = self.machine.links();
             composed = match compose(&seed, &mut resources, &links) {
                 Ok(composed) => {
@@ -236,30 +231,6 @@ impl Provisioning<'_> {
             changed,
             network_wanted,
         })
-    }
-
-    /// Waits until the links that the seed names by hardware address are there. Their drivers are
-    /// loaded at the same time.
-    fn await_links(&self, seed: &Seed) {
-        let mut notes = Notes::new();
-        let network = match &seed.network {
-            Some(NetworkDocument::CloudInit(bytes)) => {
-                network::translate(&bytes.0, &mut notes).ok().flatten()
-            }
-            Some(NetworkDocument::Openstack(bytes)) => {
-                network::openstack::translate(&bytes.0, &mut notes).ok()
-            }
-            None => None,
-        };
-        let Some(network) = network else {
-            return;
-        };
-        let deadline = Instant::now() + LINKS_LIMIT;
-        while !network::present::complete(&network, &self.machine.links())
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 }
 

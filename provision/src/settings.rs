@@ -188,6 +188,26 @@ impl Network {
             }
         }
     }
+
+    /// Gives links new names (old, new) where bonds, bridges and VLANs name them.
+    pub fn rename_references(&mut self, renamed: &[(String, String)]) {
+        let rename = |name: &mut String| {
+            if let Some((_, new)) = renamed.iter().find(|(old, _)| old == name) {
+                name.clone_from(new);
+            }
+        };
+        for link in &mut self.link {
+            if let Some(vlan) = &mut link.vlan {
+                rename(&mut vlan.parent);
+            }
+            let bond = link.bond.iter_mut().flat_map(|bond| &mut bond.members);
+            let bridge = link
+                .bridge
+                .iter_mut()
+                .flat_map(|bridge| &mut bridge.members);
+            bond.chain(bridge).for_each(rename);
+        }
+    }
 }
 
 /// `[[network.link]]`.

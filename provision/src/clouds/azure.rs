@@ -1,10 +1,9 @@
 //! Azure: `ovf-env.xml` and the documents of the wire server (cloud-init, `sources/helpers/azure.py`).
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use roxmltree::{Document, Node, ParsingOptions};
 use serde::Deserialize;
 
+use super::{InstanceData, add_keys, decoded};
 use crate::seed::Bytes;
 
 /// Most elements of a document.
@@ -51,12 +50,7 @@ pub fn environment(bytes: &[u8]) -> Result<Environment, AzureError> {
         let text = element(section, name)?.text()?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     };
-    let user_data = word("CustomData")
-        .or_else(|| word("UserData"))
-        .and_then(|text| {
-            let dense: String = text.split_ascii_whitespace().collect();
-            BASE64_STANDARD.decode(dense).ok()
-        });
+    let user_data = word("CustomData").or_else(|| word("UserData"));
     let public_keys = section
         .descendants()
         .filter(|node| node.has_tag_name_of("PublicKey"))
@@ -66,21 +60,8 @@ pub fn environment(bytes: &[u8]) -> Result<Environment, AzureError> {
     Ok(Environment {
         hostname: word("HostName"),
         public_keys,
-        user_data: user_data.map(Bytes),
+        user_data: user_data.and_then(|text| decoded(&text)),
     })
-}
-
-/// What is used of `/metadata/instance?api-version=2021-08-01`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Instance {
-    /// `compute.vmId`.
-    pub id: String,
-    /// `compute.name`, or the name of the operating system's profile.
-    pub hostname: Option<String>,
-    /// `compute.publicKeys`.
-    pub public_keys: Vec<String>,
-    /// `compute.userData`.
-    pub user_data: Option<Bytes>,
 }
 
 #[derive(Deserialize)]
@@ -111,29 +92,27 @@ struct Key {
     key_data: Option<String>,
 }
 
-/// Reads the instance document.
+/// Reads `/metadata/instance?api-version=2021-08-01`: `compute.vmId`, the name of the operating system's
+/// profile or of the machine, `compute.publicKeys`, `compute.userData`.
 ///
 /// # Errors
 /// [`AzureError`].
-pub fn instance(bytes: &[u8]) -> Result<Instance, AzureError> {
+pub fn instance(bytes: &[u8]) -> Result<InstanceData, AzureError> {
     let Wire { compute } = serde_json::from_slice(bytes)?;
     let name = compute.os_profile.and_then(|profile| profile.computer_name);
     let keys = compute
         .public_keys
         .into_iter()
         .filter_map(|key| key.key_data);
-    Ok(Instance {
+    let in_one_line = |key: String| key.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let mut public_keys = Vec::new();
+    add_keys(&mut public_keys, keys.map(in_one_line));
+    let user_data = compute.user_data.filter(|text| !text.is_empty());
+    Ok(InstanceData {
         id: compute.vm_id,
         hostname: name.or(compute.name).filter(|name| !name.is_empty()),
-        public_keys: keys
-            .map(|key| key.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
-            .filter(|key| !key.is_empty())
-            .collect(),
-        user_data: compute
-            .user_data
-            .filter(|text| !text.is_empty())
-            .and_then(|text| BASE64_STANDARD.decode(text.trim()).ok())
-            .map(Bytes),
+        public_keys,
+        user_data: user_data.and_then(|text| decoded(&text)),
     })
 }
 

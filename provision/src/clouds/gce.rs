@@ -3,20 +3,8 @@
 
 use serde::Deserialize;
 
+use super::{InstanceData, add_keys, decoded};
 use crate::seed::Bytes;
-
-/// What is used of `/computeMetadata/v1/?recursive=true`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GceData {
-    /// `instance.id`.
-    pub id: String,
-    /// `instance.hostname`.
-    pub hostname: Option<String>,
-    /// Keys of the instance and the project.
-    pub public_keys: Vec<String>,
-    /// `instance.attributes.user-data`.
-    pub user_data: Option<Bytes>,
-}
 
 #[derive(Deserialize)]
 struct Wire {
@@ -52,11 +40,12 @@ struct Attributes {
     block_project_ssh_keys: Option<String>,
 }
 
-/// Reads the document. `now` is in seconds since 1970: keys may have a day of expiry.
+/// Reads `/computeMetadata/v1/?recursive=true`: `instance.id`, `instance.hostname`, keys of the instance
+/// and the project, `instance.attributes.user-data`.
 ///
 /// # Errors
 /// It is no such document.
-pub fn meta_data(bytes: &[u8]) -> Result<GceData, serde_json::Error> {
+pub fn meta_data(bytes: &[u8]) -> Result<InstanceData, serde_json::Error> {
     let wire: Wire = serde_json::from_slice(bytes)?;
     let attributes = &wire.instance.attributes;
     let blocked = attributes
@@ -69,28 +58,19 @@ pub fn meta_data(bytes: &[u8]) -> Result<GceData, serde_json::Error> {
         lists.extend([&project.ssh_keys, &project.old_ssh_keys]);
     }
     let mut public_keys = Vec::new();
-    for line in lists.into_iter().flatten().flat_map(|text| text.lines()) {
-        if let Some(key) = key(line)
-            && !public_keys.contains(&key)
-        {
-            public_keys.push(key);
-        }
-    }
+    let lines = lists.into_iter().flatten().flat_map(|text| text.lines());
+    add_keys(&mut public_keys, lines.filter_map(key));
     let user_data = attributes.user_data.as_ref().and_then(|text| {
         match attributes.user_data_encoding.as_deref() {
-            Some("base64") => {
-                use base64::Engine as _;
-                let dense: String = text.split_ascii_whitespace().collect();
-                base64::prelude::BASE64_STANDARD.decode(dense).ok()
-            }
-            _ => Some(text.as_bytes().to_vec()),
+            Some("base64") => decoded(text),
+            _ => Some(Bytes(text.as_bytes().to_vec())),
         }
     });
-    Ok(GceData {
+    Ok(InstanceData {
         id: wire.instance.id.to_string(),
         hostname: wire.instance.hostname,
         public_keys,
-        user_data: user_data.map(Bytes),
+        user_data,
     })
 }
 

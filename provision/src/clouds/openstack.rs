@@ -43,14 +43,13 @@ pub fn meta_data(bytes: &[u8]) -> Result<OpenStackData, serde_json::Error> {
         .public_keys
         .map(|keys| nocloud::keys(&yaml::from_json(&keys)))
         .unwrap_or_default();
-    for key in wire.keys.unwrap_or_default() {
-        if let (Some("ssh"), Some(data)) = (key.kind.as_deref(), key.data) {
-            let data = data.trim().to_owned();
-            if !public_keys.contains(&data) {
-                public_keys.push(data);
-            }
-        }
-    }
+    let ssh = |key: WireKey| {
+        Some(key.data?.trim().to_owned()).filter(|_| key.kind.as_deref() == Some("ssh"))
+    };
+    super::add_keys(
+        &mut public_keys,
+        wire.keys.unwrap_or_default().into_iter().filter_map(ssh),
+    );
     Ok(OpenStackData {
         uuid: wire.uuid,
         hostname: wire.hostname.or(wire.name),

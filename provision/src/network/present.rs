@@ -1,4 +1,4 @@
-//! Which of the machine's links a network configuration means.
+//! Which of the machine's links a network configuration means by its driver.
 
 use crate::notes::Notes;
 use crate::settings::Network;
@@ -8,76 +8,86 @@ use crate::settings::Network;
 pub struct PresentLink {
     /// The kernel's name.
     pub name: String,
-    /// Hardware address in small letters with colons.
-    pub mac: String,
     /// Name of its driver, if it has one.
     pub driver: Option<String>,
 }
 
-/// Whether all links that are chosen by hardware address are there.
-#[must_use]
-pub fn complete(network: &Network, links: &[PresentLink]) -> bool {
-    network.link.iter().all(|link| {
-        let wanted = link.mac.as_ref();
-        wanted.is_none_or(|mac| links.iter().any(|present| present.mac == *mac))
-    })
-}
-
-/// Gives links that are chosen by hardware address or driver the names that they have on this
-/// machine, also where bonds, bridges and VLANs name them.
+/// Gives links that are chosen by driver the names that they have on this machine, also where bonds,
+/// bridges and VLANs name them. Hardware addresses and patterns of names stay in the configuration:
+/// netcfg finds those links, whenever they appear.
 pub fn bind(network: &mut Network, links: &[PresentLink], notes: &mut Notes) {
     let mut renamed: Vec<(String, String)> = Vec::new();
     for link in &mut network.link {
-        if link.mac.is_none() && link.driver.is_none() {
-            // `eth*` of `match.name`: the first.
-            if let Some(prefix) = link.name.strip_suffix('*')
-                && let Some(found) = links
-                    .iter()
-                    .find(|present| present.name.starts_with(prefix))
-            {
-                renamed.push((link.name.clone(), found.name.clone()));
-                link.name.clone_from(&found.name);
-            }
+        let Some(driver) = link.driver.take_if(|_| link.mac.is_none()) else {
+            // An address says more than a driver.
+            link.driver = None;
             continue;
-        }
-        let found = links.iter().find(|present| {
-            link.mac.as_ref().is_none_or(|mac| present.mac == *mac)
-                && link
-                    .driver
-                    .as_ref()
-                    .is_none_or(|driver| present.driver.as_ref() == Some(driver))
-        });
-        match found {
+        };
+        match links.iter().find(|p| p.driver.as_ref() == Some(&driver)) {
             Some(found) => {
                 renamed.push((link.name.clone(), found.name.clone()));
                 link.name.clone_from(&found.name);
-                link.mac = None;
-                link.driver = None;
             }
-            None => notes.say(format!(
-                "link {:?} with {} is not there",
-                link.name,
-                link.mac
-                    .as_deref()
-                    .or(link.driver.as_deref())
-                    .unwrap_or_default()
-            )),
+            None => {
+                notes.say(format!(
+                    "link {:?} with driver {driver} is not there",
+                    link.name
+                ));
+                link.driver = Some(driver);
+            }
         }
     }
-    let rename = |name: &mut String| {
-        if let Some((_, new)) = renamed.iter().find(|(old, _)| old == name) {
-            name.clone_from(new);
-        }
-    };
-    for link in &mut network.link {
-        if let Some(vlan) = &mut link.vlan {
-            rename(&mut vlan.parent);
-        }
-        let bond = link.bond.iter_mut().flat_map(|bond| &mut bond.members);
-        let bridge = link
-            .bridge
-            .iter_mut()
-            .flat_map(|bridge| &mut bridge.members);
-        bond.chain(bridge).for_each(rename);
+    network.rename_references(&renamed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{LinkSettings, Vlan};
+
+    #[test]
+    fn only_drivers_are_looked_up() {
+        let link = |name: &str, mac: Option<&str>, driver: Option<&str>| LinkSettings {
+            name: name.to_owned(),
+            mac: mac.map(str::to_owned),
+            driver: driver.map(str::to_owned),
+            ..LinkSettings::default()
+        };
+        let vlan = Vlan {
+            id: 7,
+            parent: "fast".to_owned(),
+        };
+        let mut network = Network {
+            link: vec![
+                link("fast", None, Some("virtio_net")),
+                link("lan", Some("02:00:00:00:00:01"), Some("virtio_net")),
+                link("eth*", None, None),
+                link("slow", None, Some("e1000")),
+                LinkSettings {
+                    vlan: Some(vlan),
+                    ..link("vlan7", None, None)
+                },
+            ],
+            ..Network::default()
+        };
+        let present = [PresentLink {
+            name: "ens3".to_owned(),
+            driver: Some("virtio_net".to_owned()),
+        }];
+        let mut notes = Notes::new();
+        bind(&mut network, &present, &mut notes);
+        let names = network.link.iter().map(|link| link.name.as_str());
+        assert_eq!(
+            Vec::from_iter(names),
+            ["ens3", "lan", "eth*", "slow", "vlan7"]
+        );
+        let drivers = network.link.iter().map(|link| link.driver.as_deref());
+        assert_eq!(
+            Vec::from_iter(drivers),
+            [None, None, None, Some("e1000"), None]
+        );
+        assert!(network.link[1].mac.is_some());
+        assert_eq!(network.link[4].vlan.as_ref().unwrap().parent, "ens3");
+        assert_eq!(notes.finish().len(), 1);
     }
 }

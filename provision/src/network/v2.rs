@@ -105,11 +105,15 @@ fn link(
     if let Some(wanted) = fields.take("match") {
         chosen_by(wanted, &path, &mut link, notes);
     }
-    if let Some(name) = fields.text("set-name", notes) {
+    let labelled = link.mac.is_some() || link.driver.is_some();
+    // Links keep the kernel's names. A link that is not chosen by its name may be called anything.
+    if let Some(name) = fields.text("set-name", notes)
+        && labelled
+    {
         link.name = name.to_owned();
     }
     if !parts::good_link(&link.name) {
-        if link.mac.is_none() && link.driver.is_none() {
+        if !labelled {
             notes.at(
                 node.line,
                 format!("{path} has no valid name of a link and is left out"),
@@ -184,11 +188,12 @@ fn chosen_by(node: &YamlNode, path: &str, link: &mut LinkSettings, notes: &mut N
             );
         }
     }
-    if let Some(name) = fields.text("name", notes) {
-        link.name = name.to_owned();
-    }
     if let Some(driver) = fields.texts("driver", notes).first() {
         link.driver = Some((*driver).to_owned());
+    }
+    let name = fields.text("name", notes);
+    if let Some(name) = name.filter(|_| link.mac.is_none() && link.driver.is_none()) {
+        link.name = name.to_owned();
     }
     fields.finish(notes);
 }
@@ -315,26 +320,19 @@ fn use_final_names(node: &YamlNode, network: &mut Network) {
         .and_then(YamlNode::map)
         .unwrap_or_default()
     {
+        let wanted = entry.node.get("match");
+        let chosen = |by: &str| wanted.and_then(|wanted| wanted.get(by)?.text());
+        let labelled = ["macaddress", "driver"]
+            .into_iter()
+            .any(|by| chosen(by).is_some());
         let set = entry.node.get("set-name").and_then(YamlNode::text);
-        let matched = || entry.node.get("match")?.get("name")?.text();
-        if let Some(name) = set.or_else(matched) {
+        let name = match labelled {
+            true => set,
+            false => chosen("name"),
+        };
+        if let Some(name) = name {
             renamed.push((entry.key.clone(), name.to_owned()));
         }
     }
-    let rename = |name: &mut String| {
-        if let Some((_, new)) = renamed.iter().find(|(id, _)| id == name) {
-            name.clone_from(new);
-        }
-    };
-    for link in &mut network.link {
-        if let Some(vlan) = &mut link.vlan {
-            rename(&mut vlan.parent);
-        }
-        let bond = link.bond.iter_mut().flat_map(|bond| &mut bond.members);
-        let bridge = link
-            .bridge
-            .iter_mut()
-            .flat_map(|bridge| &mut bridge.members);
-        bond.chain(bridge).for_each(rename);
-    }
+    network.rename_references(&renamed);
 }

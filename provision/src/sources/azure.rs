@@ -1,10 +1,9 @@
 //! Azure: `ovf-env.xml` on a disc, the metadata service, and the report that the machine is ready.
 
 use super::{Context, Finding, Source, SourceError};
-use crate::clouds::azure;
+use crate::clouds::{add_keys, azure};
 use crate::disk::label::FileSystem;
 use crate::fetch::{Ask, Fetcher, Method};
-use crate::seed::Seed;
 use crate::user_data::MAX_BYTES;
 
 const INSTANCE: &str = "http://169.254.169.254/metadata/instance?api-version=2021-08-01";
@@ -35,16 +34,11 @@ impl Source for Azure {
         let bytes = network.patiently(Ask::get(INSTANCE, HEADERS, MAX_BYTES), NOT_YET)?;
         let instance =
             azure::instance(&bytes).map_err(|error| SourceError::document(INSTANCE, error))?;
-        let mut seed = Seed::new(self.name(), INSTANCE, &instance.id);
-        seed.hostname = environment.hostname.or(instance.hostname);
-        seed.public_keys = instance.public_keys;
-        for key in environment.public_keys {
-            if !seed.public_keys.contains(&key) {
-                seed.public_keys.push(key);
-            }
-        }
+        let mut seed = instance.into_seed(self.name(), INSTANCE);
         // Custom data is on the disc; the newer user data is with the service.
-        seed.user_data = environment.user_data.or(instance.user_data);
+        seed.user_data = environment.user_data.or(seed.user_data);
+        seed.hostname = environment.hostname.or(seed.hostname);
+        add_keys(&mut seed.public_keys, environment.public_keys);
         Ok(Finding::Seed(Box::new(seed), notes))
     }
 

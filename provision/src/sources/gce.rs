@@ -3,7 +3,6 @@
 use super::{Context, Finding, Source, SourceError};
 use crate::clouds::gce;
 use crate::fetch::Ask;
-use crate::seed::Seed;
 use crate::user_data::MAX_BYTES;
 
 /// By address: the name `metadata.google.internal` needs a name server.
@@ -24,10 +23,7 @@ impl Source for Gce {
         };
         let bytes = network.patiently(Ask::get(URL, HEADERS, MAX_BYTES), &[])?;
         let meta = gce::meta_data(&bytes).map_err(|error| SourceError::document(URL, error))?;
-        let mut seed = Seed::new(self.name(), URL, &meta.id);
-        seed.hostname = meta.hostname;
-        seed.public_keys = meta.public_keys;
-        seed.user_data = meta.user_data;
+        let seed = meta.into_seed(self.name(), URL);
         Ok(Finding::Seed(Box::new(seed), Vec::new()))
     }
 }
