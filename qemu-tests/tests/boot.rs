@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use keelson_model::init::ProcessState;
 use qemu_tests::harness::Machine;
 use qemu_tests::lab::{
@@ -162,5 +162,32 @@ fn a_small_machine_runs_containers() -> Result<()> {
         "{}",
         machine.details()
     );
+    Ok(())
+}
+
+/// A machine whose kernel has nothing to make random numbers of, and is told of consoles that are not
+/// there, does not wait for either.
+#[test]
+fn a_machine_without_entropy_and_consoles_does_not_wait() -> Result<()> {
+    let Some(lab) = Lab::open()? else {
+        return Ok(());
+    };
+    let _slot = lab.slot()?;
+    let machine = lab
+        .direct("bare")?
+        .without_entropy()
+        .kernel_argument("console=ttyS3,115200")
+        .kernel_argument("console=hvc7")
+        .launch()?;
+    machine.wait_api(BOOT_LIMIT)?;
+    // The console that is there has the messages, although it is not the last one.
+    machine.wait_for_console("keelson: init started at", Duration::from_secs(1))?;
+    let status = boot_status(&machine)?;
+    for name in ["random-seed", "machine-id", "mounts", "config"] {
+        let step = status.boot.iter().find(|step| step.name == name);
+        let step = step.with_context(|| format!("no step {name}"))?;
+        let took = step.ended - step.started;
+        ensure!(took < 3.0 && step.error.is_none(), "{step:?}");
+    }
     Ok(())
 }

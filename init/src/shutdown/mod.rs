@@ -32,6 +32,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Time for all steps. A disk that does not answer must not prevent the shutdown.
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 
+// A watchdog must not cut off a slow but honest disk, nor end before the guard.
+const _: () = assert!(LAST_TIMEOUT.as_secs() >= 2 * WHOLE_LIMIT.as_secs());
+
 /// Ends the machine. A forced end kills processes without asking them first.
 pub(crate) fn finish(ending: Ending, mut watchdog: Option<Watchdog>) -> ! {
     let mut command = match ending.action {

@@ -43,14 +43,19 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     let mut args = Arguments::default();
     args.add("-name", format!("keelson-{}", quoted(&spec.name)));
     args.add("-machine", "q35");
+    let random = if spec.entropy {
+        ""
+    } else {
+        ",rdrand=off,rdseed=off"
+    };
     if plan.kvm {
         args.add("-accel", "kvm");
-        args.add("-cpu", "host");
+        args.add("-cpu", format!("host{random}"));
     } else {
         args.add("-accel", "tcg,thread=multi");
         // QEMU 7.2 emulates cmpxchg16b in a way that made about one boot in twelve panic in early
         // kernel code; without the instruction there was none in 25.
-        args.add("-cpu", "max,cx16=off");
+        args.add("-cpu", format!("max,cx16=off{random}"));
     }
     args.add("-smp", plan.cpus.to_string());
     args.add("-m", spec.memory_mib.to_string());
@@ -60,7 +65,9 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     args.0.push("-nodefaults".to_owned());
     args.0.push("-no-reboot".to_owned());
     args.add("-display", "none");
-    args.add("-device", "virtio-rng-pci");
+    if spec.entropy {
+        args.add("-device", "virtio-rng-pci");
+    }
     // The console is the last of the sockets: QEMU waits there until the harness is connected, so
     // that no byte is lost, and the others exist by then.
     args.add(

@@ -196,6 +196,7 @@ pub struct MachineSpec {
     pub(crate) report: bool,
     pub(crate) uuid: Option<String>,
     pub(crate) devices: Vec<String>,
+    pub(crate) entropy: bool,
 }
 
 /// The guest's port where the APIs listen with mutual TLS.
@@ -224,6 +225,7 @@ impl MachineSpec {
             report: false,
             uuid: None,
             devices: Vec::new(),
+            entropy: true,
         }
     }
 
@@ -333,6 +335,13 @@ impl MachineSpec {
     #[must_use]
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.devices.push(device.into());
+        self
+    }
+
+    /// Takes every source of random numbers away: the device, and the processor's instructions.
+    #[must_use]
+    pub fn without_entropy(mut self) -> Self {
+        self.entropy = false;
         self
     }
 
