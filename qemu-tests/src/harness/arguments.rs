@@ -62,6 +62,9 @@ pub(crate) fn arguments(spec: &MachineSpec, plan: &Plan) -> Vec<String> {
     if let Some(uuid) = &spec.uuid {
         args.add("-uuid", uuid);
     }
+    if let Some(clock) = &spec.clock {
+        args.add("-rtc", format!("base={}", quoted(clock)));
+    }
     args.0.push("-nodefaults".to_owned());
     args.0.push("-no-reboot".to_owned());
     args.add("-display", "none");

@@ -197,6 +197,7 @@ pub struct MachineSpec {
     pub(crate) uuid: Option<String>,
     pub(crate) devices: Vec<String>,
     pub(crate) entropy: bool,
+    pub(crate) clock: Option<String>,
 }
 
 /// The guest's port where the APIs listen with mutual TLS.
@@ -226,6 +227,7 @@ impl MachineSpec {
             uuid: None,
             devices: Vec::new(),
             entropy: true,
+            clock: None,
         }
     }
 
@@ -342,6 +344,13 @@ impl MachineSpec {
     #[must_use]
     pub fn without_entropy(mut self) -> Self {
         self.entropy = false;
+        self
+    }
+
+    /// What the hardware clock shows at the start: `2099-01-01T00:00:00`.
+    #[must_use]
+    pub fn clock(mut self, time: impl Into<String>) -> Self {
+        self.clock = Some(time.into());
         self
     }
 
