@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use keelson_model::init::InitStatus;
 use serde_json::Value;
 
+use crate::harness::disk::{Ext4State, check_ext4, partitions};
 use crate::harness::{Boot, CommandOutput, Disk, Machine, MachineSpec, Slot, assets, measurements};
 
 /// How long a boot to the API may take, firmware and software emulation on a busy machine
