@@ -4,10 +4,12 @@
 //! kernel has marked as having errors would decay further with every boot.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -23,6 +25,8 @@ const CHECKER: &str = "/sbin/e2fsck";
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
 /// How often the console is told that the check goes on.
 const REPORT: Duration = Duration::from_secs(30);
+/// Longest time between two looks at the clock.
+const TURN: Duration = Duration::from_secs(1);
 /// How long e2fsck may take to end after it was told to.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -157,6 +161,10 @@ pub(crate) fn check(
 
 /// Waits for the end, tells the console from time to time, and ends a check that takes too long.
 fn wait(pid: Pid, device: &str, started: Instant) -> nix::Result<WaitStatus> {
+    // Ready when the process has ended.
+    let process = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(nix::Error::ESRCH)?;
+    let process = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())
+        .map_err(|error| nix::Error::from_raw(error.raw_os_error()))?;
     let mut next = REPORT;
     let mut cancelled: Option<Instant> = None;
     loop {
@@ -183,7 +191,15 @@ fn wait(pid: Pid, device: &str, started: Instant) -> nix::Result<WaitStatus> {
             }
             _ => {}
         }
-        std::thread::sleep(Duration::from_millis(20));
+        let mut end = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        poll(
+            &mut end,
+            PollTimeout::try_from(TURN).unwrap_or(PollTimeout::MAX),
+        )
+        .or_else(|error| match error {
+            nix::Error::EINTR => Ok(0),
+            other => Err(other),
+        })?;
     }
 }
 
