@@ -259,6 +259,7 @@ fn every_command_of_hostctl_speaks_json() {
     let mut commands = vec![
         "service list",
         "status",
+        "provision status",
         &issue,
         "certificate list",
         "certificate revoke --name j",
