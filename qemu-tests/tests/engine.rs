@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use qemu_tests::harness::Machine;
-use qemu_tests::harness::assets::busybox_layer;
+use qemu_tests::harness::assets::{busybox_layer, busybox_layer_with};
 use qemu_tests::lab::{
     BOOT_LIMIT, Lab, SEES_ALL, docker, inspect, load_busybox, shell, supervised_pid, until,
+    with_libraries,
 };
 
 #[test]
@@ -373,6 +374,7 @@ fn apparmor_confines_containers() -> Result<()> {
     let seen = shell(&machine, &open, script)?;
     let wanted = ["no mount", "no sysrq", "no kcore", "no sysctl", "no vm"];
     ensure!(seen.lines().eq(wanted), "{seen}");
+    no_socket_of_the_kernels_cryptography(&machine)?;
     // Ordinary work of containers is allowed.
     let script = "echo x >/tmp/f && mkdir /d && chown 3 /d && kill -0 1 && cat /proc/1/cmdline >/dev/null \
         && (echo test | cat) && echo 5 >/proc/self/oom_score_adj && sleep 100 & kill $! && echo all";
@@ -422,5 +424,58 @@ fn apparmor_confines_containers() -> Result<()> {
     let output = machine.docker(&unknown)?;
     ensure!(output.code == Some(125), "{output}");
     ensure!(output.stderr.contains("apparmor"), "{output}");
+    Ok(())
+}
+
+/// The family of socket that this test makes when it is a container's program.
+const FAMILY: &str = "MAKE_SOCKET_OF";
+
+#[test]
+fn a_socket_is_made() {
+    let Ok(family) = std::env::var(FAMILY) else {
+        return;
+    };
+    let family = rustix::net::AddressFamily::from_raw(family.parse().unwrap());
+    match rustix::net::socket(family, rustix::net::SocketType::SEQPACKET, None) {
+        Ok(_) => println!("made"),
+        Err(error) => println!("{error:?}"),
+    }
+}
+
+/// CVE-2026-31431. The profile also covers socketcall(2) of 32-bit programs, whose arguments the
+/// system call filter does not see.
+fn no_socket_of_the_kernels_cryptography(machine: &Machine) -> Result<()> {
+    let maker = std::env::current_exe()?;
+    // A static program has no libraries.
+    let mut files = with_libraries(&maker).unwrap_or_default();
+    files.push(("maker".to_owned(), maker));
+    let layer = busybox_layer_with(&files)?;
+    let import = ["import", "-", "maker"];
+    let limit = Duration::from_secs(180);
+    machine
+        .docker_with(&import, Some(layer), limit)?
+        .success()?;
+    let alg = format!("{FAMILY}=38");
+    for (profile, wanted) in [("docker-default", "ACCESS"), ("unconfined", "made")] {
+        let profile = format!("apparmor={profile}");
+        let run = [
+            "run",
+            "--rm",
+            "-e",
+            &alg,
+            "--security-opt",
+            "seccomp=unconfined",
+        ];
+        let command = [
+            "maker",
+            "/maker",
+            "--exact",
+            "a_socket_is_made",
+            "--nocapture",
+        ];
+        let run = [&run[..], &["--security-opt", &profile], &command].concat();
+        let seen = docker(machine, &run)?;
+        ensure!(seen.lines().any(|line| line == wanted), "{profile}: {seen}");
+    }
     Ok(())
 }

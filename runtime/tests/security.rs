@@ -319,6 +319,50 @@ fn the_working_directory_is_never_a_descriptor() {
     }
 }
 
+/// The families that this test makes sockets of when it is a container's program.
+const FAMILIES: &str = "MAKE_SOCKETS_OF";
+
+#[test]
+fn sockets_are_made() {
+    let Ok(families) = std::env::var(FAMILIES) else {
+        return;
+    };
+    for family in families.split(',') {
+        let family = rustix::net::AddressFamily::from_raw(family.parse().unwrap());
+        let made = rustix::net::socket(family, rustix::net::SocketType::SEQPACKET, None);
+        match made {
+            Err(rustix::io::Errno::PERM) => println!("{}: refused", family.as_raw()),
+            _ => println!("{}: for the kernel to decide", family.as_raw()),
+        }
+    }
+}
+
+/// CVE-2026-31431: by the kernel's cryptography, files that can only be read are changed in the page
+/// cache. A container neither gets such sockets (38) nor those to the hypervisor (40).
+#[test]
+fn sockets_of_the_kernels_cryptography_are_refused() {
+    if !can_run() {
+        return;
+    }
+    let mut setup = setup("/maker --exact sockets_are_made --nocapture", |_| {});
+    let maker = std::env::current_exe().unwrap();
+    let env = setup.config["process"]["env"].as_array_mut().unwrap();
+    env.push(json!(format!("{FAMILIES}=1,2,16,37,38,39,40,41")));
+    add(&mut setup, bind(&maker, "/maker"));
+    for library in ["/lib", "/lib64"] {
+        add(&mut setup, bind(Path::new(library), library));
+    }
+    let shim = setup.create();
+    shim.start();
+    assert_eq!(shim.wait().code, 0);
+    let output = shim.output();
+    let refused = output
+        .lines()
+        .filter_map(|line| line.strip_suffix(": refused"));
+    assert_eq!(refused.collect::<Vec<_>>(), ["38", "40"], "{output}");
+    assert_eq!(output.matches(": for the kernel").count(), 6, "{output}");
+}
+
 #[test]
 fn no_descriptor_of_the_runtime_is_in_a_container_or_its_hooks() {
     if !can_run() {

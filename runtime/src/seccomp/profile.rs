@@ -442,7 +442,22 @@ const BY_CAPABILITY: &[(&str, &[&str])] = &[
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
-const AF_VSOCK: u64 = 40;
+/// The families of sockets that every container may make, as a mask of a number's lower half and what
+/// it must leave: all from 0 to 63 but AF_ALG (38), where files of others can be changed in the page
+/// cache (CVE-2026-31431), and AF_VSOCK (40), which leads to the hypervisor. Linux has fewer than 63.
+///
+/// Comparisons would not do: the filter sees 64 bits, of which the kernel takes 32, so what refuses
+/// 38 by its size or equality lets 2³² + 38 pass.
+const SOCKET_FAMILIES: &[(u64, u64)] = &[
+    (0xffff_ffe0, 0),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+    (0xffff_fff0, 48),
+];
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 /// The only values that personality(2) may be called with: query, Linux, the 32-bit uname, and
@@ -457,10 +472,11 @@ pub(super) fn deciding() -> impl Iterator<Item = &'static str> {
 /// The profile for a container with this bounding set.
 pub(crate) fn default_profile(bounding: &[String]) -> Seccomp {
     let has = |name: &str| bounding.iter().any(|capability| capability == name);
-    let mut syscalls = vec![
-        allow(ALWAYS, Vec::new()),
-        allow(&["socket"], vec![argument(AF_VSOCK, 0, "SCMP_CMP_NE")]),
-    ];
+    let mut syscalls = vec![allow(ALWAYS, Vec::new())];
+    for (mask, family) in SOCKET_FAMILIES {
+        let equal = argument(*mask, *family, "SCMP_CMP_MASKED_EQ");
+        syscalls.push(allow(&["socket"], vec![equal]));
+    }
     for value in PERSONALITIES {
         let equal = argument(*value, 0, "SCMP_CMP_EQ");
         syscalls.push(allow(&["personality"], vec![equal]));

@@ -39,14 +39,36 @@ fn the_default_profile_decides_as_dockers() {
     assert_eq!(run(&filter, "clone3", [0; 6]), ERRNO | ENOSYS);
     assert_eq!(run(&filter, "clone", first(0x11)), ALLOW);
     assert_eq!(run(&filter, "clone", first(0x1000_0011)), ERRNO | EPERM);
-    assert_eq!(run(&filter, "socket", first(2)), ALLOW);
-    assert_eq!(run(&filter, "socket", first(40)), ERRNO | EPERM);
     assert_eq!(run(&filter, "personality", first(0xffff_ffff)), ALLOW);
     assert_eq!(run(&filter, "personality", first(0x4_0000)), ERRNO | EPERM);
     assert_eq!(run(&filter, "settimeofday", [0; 6]), ERRNO | EPERM);
     // Newer than every call of the profile.
     let newest = interpret(&filter.program, AUDIT_X86_64, 9_999, [0; 6]);
     assert_eq!(newest, ERRNO | ENOSYS);
+}
+
+/// Linux has 46 families. The kernel takes the lower half of the argument.
+#[test]
+fn sockets_of_the_kernels_cryptography_and_of_the_hypervisor_are_refused() {
+    let filter = compile(&default_profile(&[])).unwrap();
+    for family in 0..64 {
+        let wanted = match family {
+            38 | 40 => ERRNO | EPERM,
+            _ => ALLOW,
+        };
+        for argument in [family, 1 << 32 | family, u64::MAX << 32 | family] {
+            assert_eq!(
+                run(&filter, "socket", first(argument)),
+                wanted,
+                "{argument:#x}"
+            );
+            // i386's own call, beside the one for all of them.
+            let by_i386 = interpret(&filter.program, AUDIT_I386, 359, first(family));
+            assert_eq!(by_i386, wanted, "{family}");
+            let by_x32 = interpret(&filter.program, AUDIT_X86_64, X32_BIT | 41, first(argument));
+            assert_eq!(by_x32, wanted, "{argument:#x}");
+        }
+    }
 }
 
 #[test]
