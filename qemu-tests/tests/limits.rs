@@ -235,19 +235,30 @@ fn other_limits_arrive(machine: &Machine) -> Result<()> {
     // 10 to 1000 become 1 to 10000.
     let weights = lines.get(wanted.len()..);
     ensure!(weights == Some(&["default 2930"]), "{seen}");
-    // The kernel has weights of single devices only where a cost model is switched on (io.cost.qos).
-    let weight = ["run", "--rm", "--blkio-weight-device=/dev/vda:600"];
-    let refused = machine.docker(&[&weight[..], &["busybox", "true"]].concat())?;
-    ensure!(
-        refused.code == Some(125) && refused.stderr.contains("weightDevice"),
-        "{refused}"
-    );
-    let beyond = ["run", "--rm", "--cpuset-cpus=63", "busybox", "true"];
-    let refused = machine.docker(&beyond)?;
-    ensure!(
-        refused.code == Some(125) && refused.stderr.contains("63"),
-        "{refused}"
-    );
+    // A weight is in force where the disk's cost model is switched on. Without that the kernel also
+    // refuses weights of single devices.
+    let model = shell(machine, &SEES_ALL, "cat /host/sys/fs/cgroup/io.cost.qos")?;
+    ensure!(model.contains(" enable=1 "), "{model}");
+    let weight = ["--blkio-weight-device=/dev/vda:600"];
+    let seen = shell(machine, &weight, "cat /sys/fs/cgroup/io.weight")?;
+    ensure!(seen.lines().any(|line| line.ends_with(" 5960")), "{seen}");
+    for (option, words) in [
+        (
+            "--cpuset-cpus=63",
+            "Requested CPUs are not available - requested 63, available: 0",
+        ),
+        (
+            "--cpuset-mems=7",
+            "Requested memory nodes are not available - requested 7, available: 0",
+        ),
+    ] {
+        let beyond = ["create", option, "busybox", "true"];
+        let refused = machine.docker(&beyond)?;
+        ensure!(
+            refused.code == Some(1) && refused.stderr.contains(words),
+            "{refused}"
+        );
+    }
     Ok(())
 }
 

@@ -16,7 +16,8 @@ use crate::document::{CONTAINER, ContainerDocument, Identity};
 use crate::engine::{Inner, off_workers, require_readable};
 use crate::machine::Found;
 use crate::old::OldDocument;
-use crate::spec::check::{check, check_host};
+use crate::spec::available::check_host;
+use crate::spec::check::check;
 use crate::types::{CreateRequest, Created, Scope, Shown, Snapshot, State};
 use crate::{Engine, EngineError, names};
 

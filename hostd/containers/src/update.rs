@@ -7,7 +7,8 @@ use keelson_shim_protocol::Request;
 use crate::container::Container;
 use crate::document::ContainerDocument;
 use crate::engine::{Inner, require_readable};
-use crate::spec::check::{check, check_controllers};
+use crate::spec::available::{check_controllers, check_cpuset};
+use crate::spec::check::check;
 use crate::spec::limits;
 use crate::types::{Scope, Snapshot, SpecChange};
 use crate::{Engine, EngineError, devices};
@@ -43,7 +44,12 @@ impl Inner {
     async fn update(&self, container: &Container, change: SpecChange) -> Result<(), EngineError> {
         let snapshot = container.snapshot();
         check(&change.spec, &self.root)?;
-        check_controllers(&change.spec.limits, &self.facts)?;
+        let limits = &change.spec.limits;
+        check_controllers(limits, &self.facts)?;
+        // What the container had may have been switched off since.
+        if limits.cpu != snapshot.spec.limits.cpu {
+            check_cpuset(&limits.cpu, &self.facts)?;
+        }
         let changed = Snapshot {
             spec: Arc::new(change.spec),
             shown: change.shown.map(Arc::new),

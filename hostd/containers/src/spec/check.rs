@@ -12,10 +12,10 @@ use keelson_model::spec::{
     NetworkMode, PidsLimit, ProcessSpec, Propagation, RestartPolicy, SystemCallFilter,
 };
 
-use super::capabilities::{capabilities_in, is_capability};
+use super::available::numbers;
+use super::capabilities::is_capability;
 use super::mounts::is_of_engine;
 use crate::apparmor;
-use crate::host::HostFacts;
 use crate::tag::check_tag;
 use crate::{EngineError, Signal};
 
@@ -79,54 +79,6 @@ fn check_health(health: Option<&HealthCheck>) -> Result<(), EngineError> {
     }
     if health.retries == 0 {
         return invalid("the health check's retries are 0, at least 1 is needed");
-    }
-    Ok(())
-}
-
-/// Checks a specification against the host.
-///
-/// # Errors
-/// [`EngineError::Invalid`] when the host has not the cgroup controller of a limit, or can't give
-/// a capability away.
-pub fn check_host(spec: &ContainerSpec, facts: &HostFacts) -> Result<(), EngineError> {
-    if let CapabilitySet::Only(names) = &spec.security.capabilities {
-        let available: Vec<_> = capabilities_in(facts.capabilities).collect();
-        if let Some(name) = names
-            .iter()
-            .find(|name| !available.contains(&name.as_str()))
-        {
-            return invalid(format!(
-                "capability not supported by your kernel or not available in the current environment: \"CAP_{name}\""
-            ));
-        }
-    }
-    check_controllers(&spec.limits, facts)
-}
-
-/// Checks limits against the cgroup controllers that the host has.
-pub(crate) fn check_controllers(limits: &Limits, facts: &HostFacts) -> Result<(), EngineError> {
-    let (memory, cpu) = (&limits.memory, &limits.cpu);
-    for (controller, used) in [
-        (
-            "memory",
-            memory.limit.is_some() || memory.reservation.is_some(),
-        ),
-        (
-            "cpu",
-            cpu.shares.is_some() || cpu.quota.is_some_and(|quota| quota > 0),
-        ),
-        (
-            "cpuset",
-            !cpu.cpus.is_empty() || !cpu.memory_nodes.is_empty(),
-        ),
-        ("pids", matches!(limits.pids, PidsLimit::AtMost(_))),
-        ("io", limits.io != IoLimits::default()),
-    ] {
-        if used && !facts.controllers.iter().any(|known| known == controller) {
-            return invalid(format!(
-                "the cgroup controller \"{controller}\" is not available on this host, so its limit cannot be set"
-            ));
-        }
     }
     Ok(())
 }
@@ -510,22 +462,11 @@ fn check_cpu(cpu: &CpuLimits) -> Result<(), EngineError> {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)");
     }
     for (what, list) in [("cpus", &cpu.cpus), ("mems", &cpu.memory_nodes)] {
-        if !list.is_empty() && !is_number_list(list) {
+        if !list.is_empty() && numbers(list).is_none() {
             return invalid(format!("Invalid value {list} for cpuset {what}"));
         }
     }
     Ok(())
-}
-
-/// `0-2,4`.
-fn is_number_list(text: &str) -> bool {
-    let number = |text: &str| text.trim().parse::<u16>().ok();
-    text.split(',').all(|part| match part.split_once('-') {
-        Some((first, last)) => {
-            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
-        }
-        None => number(part).is_some(),
-    })
 }
 
 /// Whether a path stays below its start.

@@ -2,8 +2,10 @@
 //! host.
 //!
 //! * [`check`]: whether a specification is one that can be kept and run.
+//! * [`available`]: whether the host has what it asks for.
 //! * [`capabilities`], [`limits`], [`mounts`]: parts of it in OCI's terms.
 
+pub(crate) mod available;
 pub(crate) mod capabilities;
 pub(crate) mod check;
 pub(crate) mod limits;

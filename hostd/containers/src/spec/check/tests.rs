@@ -141,17 +141,3 @@ fn the_engines_directory_is_not_bound_as_private() {
         check(&fine, Path::new(ENGINE)).unwrap();
     }
 }
-
-#[test]
-fn what_the_host_has_not_is_named() {
-    let none = HostFacts::default();
-    check_host(&spec(|_| {}), &none).unwrap();
-    let limited = spec(|s| s.limits.memory.limit = Some(1 << 30));
-    let error = check_host(&limited, &none).unwrap_err();
-    assert!(error.to_string().contains("\"memory\""));
-    let able = spec(|s| {
-        s.security.capabilities = CapabilitySet::Only(["CHOWN".to_owned()].into());
-    });
-    let error = check_host(&able, &none).unwrap_err();
-    assert!(error.to_string().contains("CAP_CHOWN"));
-}
