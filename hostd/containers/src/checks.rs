@@ -6,14 +6,24 @@ use serde_json::Value;
 use tokio::task::AbortHandle;
 
 use crate::machine::CheckNumber;
+use crate::shim::Connection;
 
 /// The state of one container's health checks.
 #[derive(Default)]
 pub(crate) struct Checks {
     pub(crate) current: Option<Check>,
-    /// The OCI process object for the checks of the run with this first process. It is cached,
-    /// because all checks are alike and frequent.
-    pub(crate) process: Option<(i32, Arc<Value>)>,
+    pub(crate) run: Option<CheckedRun>,
+}
+
+/// What all checks of one run share, because they are alike and frequent.
+pub(crate) struct CheckedRun {
+    /// The first process of the run.
+    pub(crate) pid: i32,
+    /// The OCI process object.
+    pub(crate) process: Arc<Value>,
+    /// A connection to the shim; the running check has taken it. If it is cancelled, the connection
+    /// closes, and that ends the process.
+    pub(crate) connection: Option<Connection>,
 }
 
 /// A running check.
@@ -25,6 +35,13 @@ pub(crate) struct Check {
 }
 
 impl Checks {
+    /// Keeps a connection for the next check of the same run.
+    pub(crate) fn keep(&mut self, pid: i32, connection: Connection) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.pid == pid) {
+            run.connection = Some(connection);
+        }
+    }
+
     /// Removes a check, if it is still the running one.
     pub(crate) fn take(&mut self, number: CheckNumber) -> Option<Check> {
         self.current.take_if(|check| check.number == number)

@@ -2,12 +2,14 @@
 //! and related actions. The machine (`machine/health.rs`) decides when to check, and what the
 //! results mean.
 //!
-//! A check is one request to the container's shim. The shim executes the command, keeps the first
-//! bytes of its output, and kills it when its time is over or the connection ends. That includes a
-//! kill of this engine, so the next engine need not look for running checks.
+//! A check is one request to the container's shim, on one connection for all checks of a run. The
+//! shim executes the command, keeps the first bytes of its output, and kills it when its time is
+//! over or the connection ends. That includes a kill of this engine, so the next engine need not
+//! look for running checks.
 //!
 //! The health is written to the directory of the run, which is in memory: checks don't wear a disk,
-//! and the health from before a reboot is useless.
+//! and the health from before a reboot is useless. Results that change nothing are written every ten
+//! seconds only, because writing takes longer than the rest of the engine's part of a check.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +24,12 @@ use keelson_store::{Document, Durability, Era, document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::checks::Check;
+use crate::checks::{Check, CheckedRun};
 use crate::container::Container;
 use crate::engine::{Inner, off_workers};
 use crate::executions::ExecRequest;
 use crate::machine::{CheckNumber, Event};
+use crate::shim::Connection;
 use crate::types::health::{CheckOutcome, CheckResult, Health};
 use crate::{EngineError, Signal, names};
 
@@ -158,15 +161,20 @@ impl Inner {
         check: &HealthCheck,
         exec: String,
     ) -> Result<(Option<i32>, String), EngineError> {
-        let process = self.check_process(container, pid, check)?;
+        let (process, kept) = self.checked_run(container, pid, check)?;
         let request = Request::Probe {
             exec,
             process: (*process).clone(),
             limit: u64::try_from(check.timeout.as_millis()).unwrap_or(u64::MAX),
             output: OUTPUT,
         };
-        let mut connection = container.shim().connect().await?;
-        match connection.request_unhurried(&request).await? {
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => container.shim().connect().await?,
+        };
+        let answer = connection.request_unhurried(&request).await?;
+        container.live().checks.keep(pid, connection);
+        match answer {
             Response::Probed { code, output } => Ok((code, output)),
             Response::Failed { message, reason } => Err(EngineError::Exec { message, reason }),
             other => Err(EngineError::Shim {
@@ -177,22 +185,26 @@ impl Inner {
         }
     }
 
-    /// The process of a run's checks.
-    fn check_process(
+    /// The process of a run's checks, and the connection of the last one.
+    fn checked_run(
         &self,
         container: &Container,
         pid: i32,
         check: &HealthCheck,
-    ) -> Result<Arc<Value>, EngineError> {
-        if let Some((run, process)) = &container.live().checks.process
-            && *run == pid
+    ) -> Result<(Arc<Value>, Option<Connection>), EngineError> {
+        if let Some(run) = &mut container.live().checks.run
+            && run.pid == pid
         {
-            return Ok(Arc::clone(process));
+            return Ok((Arc::clone(&run.process), run.connection.take()));
         }
         let process = off_workers(|| self.exec_process(&request(check), container, None))?;
         let process = Arc::new(process);
-        container.live().checks.process = Some((pid, Arc::clone(&process)));
-        Ok(process)
+        container.live().checks.run = Some(CheckedRun {
+            pid,
+            process: Arc::clone(&process),
+            connection: None,
+        });
+        Ok((process, None))
     }
 
     /// Stores a container's health for the next engine.

@@ -106,13 +106,17 @@ impl Inner {
                         if tokio::time::timeout(OUTPUT_TIME, taken).await.is_err() {
                             tracing::debug!(id = container.id, "an attached client does not read");
                         }
+                        container.live().checks.run = None;
                         let ended = Event::Exited { pid, exit };
                         return inner.handle(&container, ended, None).await;
                     }
                     Ok(Some(_)) => {}
                     // The shim has ended and left a record, or was killed, or only this connection
                     // broke.
-                    Ok(None) | Err(_) => return inner.settle_again(&container).await,
+                    Ok(None) | Err(_) => {
+                        container.live().checks.run = None;
+                        return inner.settle_again(&container).await;
+                    }
                 }
             }
         });

@@ -21,6 +21,8 @@ use crate::types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 
 /// How many results are kept.
 const KEPT: usize = 5;
+/// How long results are not stored that change neither the status nor the number of failures.
+const UNSTORED: Duration = Duration::from_secs(10);
 
 /// The number of the running check. Results of other checks are outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,15 @@ enum Phase {
     Checking(CheckNumber),
 }
 
+/// What a result means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meaning {
+    /// Whether the status is another one now.
+    pub(super) changed: bool,
+    /// Whether the health is to be stored.
+    pub(super) store: bool,
+}
+
 /// The health part of a machine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Monitor {
@@ -43,6 +54,8 @@ pub(super) struct Monitor {
     pub(super) health: Option<Arc<Health>>,
     phase: Phase,
     last: u64,
+    /// When a result was stored last.
+    stored: Option<Duration>,
 }
 
 impl Monitor {
@@ -106,8 +119,7 @@ impl Monitor {
         Some(number)
     }
 
-    /// A check has ended. `None`: it is not the running one. Otherwise returns whether the status
-    /// has changed.
+    /// A check has ended. `None`: it is not the running one.
     pub(super) fn checked(
         &mut self,
         number: CheckNumber,
@@ -115,12 +127,12 @@ impl Monitor {
         check: CheckRules,
         started: Option<Timestamp>,
         now: Now,
-    ) -> Option<bool> {
+    ) -> Option<Meaning> {
         if self.phase != Phase::Checking(number) {
             return None;
         }
         let health = Arc::make_mut(self.health.get_or_insert_default());
-        let before = health.status;
+        let (before, streak) = (health.status, health.failing_streak);
         if result.outcome == (CheckOutcome::Exited { code: 0 }) {
             health.failing_streak = 0;
             health.status = HealthStatus::Healthy;
@@ -133,6 +145,11 @@ impl Monitor {
             }
         }
         let changed = health.status != before;
+        let due = (self.stored).is_none_or(|stored| now.time >= stored.saturating_add(UNSTORED));
+        let store = changed || health.failing_streak != streak || due;
+        if store {
+            self.stored = Some(now.time);
+        }
         while health.log.len() >= KEPT {
             health.log.pop_front();
         }
@@ -141,7 +158,7 @@ impl Monitor {
             now.time
                 .saturating_add(self.pause(check, started, now.clock)),
         );
-        Some(changed)
+        Some(Meaning { changed, store })
     }
 
     /// The time until the next check.
@@ -277,7 +294,35 @@ mod tests {
             None,
             at(11),
         );
-        assert_eq!(changed, Some(false));
+        let meaning = Meaning {
+            changed: false,
+            store: true,
+        };
+        assert_eq!(changed, Some(meaning));
         assert_eq!(monitor.health.unwrap().failing_streak, 1);
+    }
+
+    #[test]
+    fn results_that_change_nothing_are_stored_now_and_then() {
+        let every_second = CheckRules {
+            interval: SECOND,
+            retries: 100,
+            start_period: Duration::ZERO,
+            ..check()
+        };
+        let mut monitor = Monitor::default();
+        monitor.start(every_second, at(0));
+        let mut stored = Vec::new();
+        for second in 1..30 {
+            let number = monitor.due(at(second)).unwrap();
+            let code = i32::from(second == 17 || second == 18);
+            let result = result(second, CheckOutcome::Exited { code });
+            let meaning = monitor.checked(number, result, every_second, None, at(second));
+            if meaning.unwrap().store {
+                stored.push(second);
+            }
+        }
+        // The first success, one of those after it, two failures, their end, and one more.
+        assert_eq!(stored, [1, 11, 17, 18, 19, 29]);
     }
 }

@@ -316,9 +316,11 @@ impl Machine {
         };
         let started = self.record.started_at;
         let mut actions = Vec::new();
-        if let Some(changed) = self.monitor.checked(number, result, check, started, now) {
-            actions.push(Action::KeepHealth);
-            if let (true, Some(health)) = (changed, &self.monitor.health) {
+        if let Some(meaning) = self.monitor.checked(number, result, check, started, now) {
+            if meaning.store {
+                actions.push(Action::KeepHealth);
+            }
+            if let (true, Some(health)) = (meaning.changed, &self.monitor.health) {
                 actions.push(Action::Emit(Happening::Health(health.status)));
             }
         }
