@@ -335,12 +335,6 @@ fn check_users(spec: &ContainerSpec) -> Result<(), EngineError> {
             users.size, users.base
         ));
     }
-    if let Some(runtime) = &spec.runtime {
-        // Its user could not reach the root file system, which only root may access.
-        return Err(EngineError::NotImplemented(format!(
-            "containers of the runtime {runtime} cannot have a user namespace; use --userns=host, or no other runtime"
-        )));
-    }
     if spec.security.confinement == Confinement::Privileged {
         return invalid(
             "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode",

@@ -1,7 +1,7 @@
 //! `--runtime`: containers of another OCI runtime, Debian's crun.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::common::{Done, Host, is_root, wait_until};
@@ -22,6 +22,11 @@ struct Other {
 
 impl Other {
     fn start() -> Option<Self> {
+        Self::with("")
+    }
+
+    /// With more lines in its configuration.
+    fn with(more: &str) -> Option<Self> {
         if !is_root() {
             return None;
         }
@@ -34,7 +39,7 @@ impl Other {
         fs::write(&wrapper, WRAPPER).unwrap();
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         let text = format!(
-            "[engine.runtimes.crun]\npath = {wrapper:?}\narguments = [\"--cgroup-manager=cgroupfs\"]\n"
+            "[engine.runtimes.crun]\npath = {wrapper:?}\narguments = [\"--cgroup-manager=cgroupfs\"]\n{more}"
         );
         configure(&mut host, &text);
         host.load_busybox();
@@ -287,4 +292,47 @@ fn the_host_lists_its_runtimes() {
         .ok();
     let shown = other.docker(&["inspect", "-f", "{{.HostConfig.Runtime}}", "it"]);
     assert_eq!(shown.ok(), "crun");
+}
+
+#[test]
+fn a_container_of_another_runtime_has_a_user_namespace() {
+    let Some(other) = Other::with(super::users::ON) else {
+        return;
+    };
+    let script = "id -u; cat /proc/self/uid_map | tr -s ' '; stat -c %u / /etc/hosts /data; \
+        echo kept >/data/file && echo own >/own && stat -c %u:%g /data/file /own; hostname";
+    let args = ["-v", "data:/data", "-h", "name", "busybox", "sh", "-c"];
+    let of_crun = other.run(&[&args[..], &[script]].concat()).ok();
+    let map = format!(" 0 {} 65536", super::users::BASE);
+    let wanted = ["0", &map, "0", "0", "0", "0:0", "0:0", "name"];
+    assert_eq!(of_crun.lines().collect::<Vec<_>>(), wanted);
+    let own = other.docker(&[&["run", "--rm"], &args[..], &[script]].concat());
+    assert_eq!(of_crun, own.ok());
+    // Both see the same owners in volumes, and so does a container with the host's users.
+    let look = ["busybox", "stat", "-c", "%u:%g", "/data/file"];
+    for more in [&["--runtime", "crun"][..], &[], &["--userns", "host"]] {
+        let run = [&["run", "--rm", "-v", "data:/data"], more, &look].concat();
+        assert_eq!(other.docker(&run).ok(), "0:0", "{more:?}");
+    }
+    let host = ["--userns", "host", "busybox", "cat", "/proc/self/uid_map"];
+    assert!(other.run(&host).ok().ends_with("4294967295"));
+
+    let run = ["run", "-d", "--runtime", "crun", "--name", "one"];
+    other
+        .docker(&[&run[..], &["busybox", "sleep", "1000"]].concat())
+        .ok();
+    let id = ["exec", "-u", "5", "-t", "one", "sh", "-c", "id -u && tty"];
+    let seen = other.docker(&id).ok();
+    assert!(seen.starts_with('5') && seen.contains("/dev/"), "{seen}");
+    other.docker(&["cp", "one:/etc/passwd", "/dev/null"]).ok();
+    let pid = other
+        .docker(&["inspect", "-f", "{{.State.Pid}}", "one"])
+        .ok();
+    let process = fs::metadata(format!("/proc/{pid}")).unwrap();
+    assert_eq!(process.uid(), super::users::BASE);
+    other.docker(&["pause", "one"]).ok();
+    other.docker(&["unpause", "one"]).ok();
+    other.docker(&["restart", "-t", "0", "one"]).ok();
+    other.docker(&["exec", "one", "true"]).ok();
+    other.docker(&["rm", "-f", "one"]).ok();
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::common::{Done, Host, is_root, wait_until};
 
 /// A range that no other test and no ordinary machine uses.
-const BASE: u32 = 700_000;
-const ON: &str = "[engine.user_namespaces]\nenabled = true\nbase = 700000\n";
+pub(crate) const BASE: u32 = 700_000;
+pub(crate) const ON: &str = "[engine.user_namespaces]\nenabled = true\nbase = 700000\n";
 
 fn configure(host: &mut Host, text: &str) {
     let config = host.path().join("config/etc/keelson");

@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keelson_shim_protocol::{OtherRuntime, ShimSpec};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::Value;
@@ -25,6 +26,8 @@ use crate::failure::{Failure, Step};
 use crate::files;
 use crate::process::channel::Channel;
 use crate::process::spawn::Container;
+use crate::sandbox::layers::Owner;
+use crate::sandbox::namespaces;
 use crate::sandbox::root::{self, Propagation};
 use crate::spec::Spec;
 pub(crate) use call::Call;
@@ -59,6 +62,8 @@ pub(crate) struct Foreign {
     pub(crate) paused: bool,
     calls: BTreeMap<i32, (Purpose, Call)>,
     made: u64,
+    /// Where the root file system is mounted.
+    root: PathBuf,
     /// Exit codes of unknown processes that ended while calls ran: a call may have made them.
     strays: BTreeMap<i32, i32>,
 }
@@ -72,6 +77,7 @@ impl Foreign {
             paused: false,
             calls: BTreeMap::new(),
             made: 0,
+            root: directory.join("root"),
             strays: BTreeMap::new(),
         }
     }
@@ -83,7 +89,7 @@ impl Foreign {
         config: &Spec,
         stdio: Option<[OwnedFd; 3]>,
     ) -> Result<Container, Failure> {
-        self.mount_root(spec)?;
+        self.mount_root(spec, config)?;
         let made = self.make(spec, config, stdio);
         if made.is_err() {
             self.delete();
@@ -103,7 +109,7 @@ impl Foreign {
         let bytes = files::read(&given).step(|| format!("read {}", given.display()))?;
         let given: Value = serde_json::from_slice(&bytes)
             .map_err(|error| Failure::invalid(format!("{}: {error}", given.display())))?;
-        let rewritten = bundle::rewrite(given, &self.root())?;
+        let rewritten = bundle::rewrite(given, &self.root)?;
         self.write(&bundle.join("config.json"), &rewritten)?;
 
         let pid_file = self.directory.join("other.pid");
@@ -137,18 +143,29 @@ impl Foreign {
         })
     }
 
-    fn root(&self) -> PathBuf {
-        self.directory.join("root")
-    }
-
-    fn mount_root(&self, spec: &ShimSpec) -> Result<(), Failure> {
+    fn mount_root(&mut self, spec: &ShimSpec, config: &Spec) -> Result<(), Failure> {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).step(|| "make a mount namespace")?;
         let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", flags).step(|| "make the host's mounts slaves")?;
-        let place = self.root();
-        std::fs::create_dir(&place).step(|| format!("make {}", place.display()))?;
-        let tree = root::make(&spec.rootfs, Propagation::parse(None)?, None)?;
-        root::attach(&tree, &place)
+        let users = namespaces::plan(config)?.user;
+        let owner = users.as_ref().and_then(|it| Owner::new(it, &config.linux));
+        let tree = match owner {
+            None => {
+                let place = &self.root;
+                std::fs::create_dir(place).step(|| format!("make {}", place.display()))?;
+                root::make(&spec.rootfs, Propagation::parse(None)?, None)?
+            }
+            Some(owner) => {
+                self.root = reachable_place()?;
+                // Layers are mapped in a further namespace, where also the container's other files
+                // would have other owners.
+                let here = open_namespace()?;
+                let tree = root::make(&spec.rootfs, Propagation::parse(None)?, Some(owner));
+                setns(here, CloneFlags::CLONE_NEWNS).step(|| "return to the mount namespace")?;
+                tree?
+            }
+        };
+        root::attach(&tree, &self.root)
     }
 
     /// Deletes the runtime's state of the container. Remaining processes are killed.
@@ -158,7 +175,7 @@ impl Foreign {
         // Nobody could receive an error. The runtime's state is in the shim's directory.
         let _ = Call::start(command, "delete", log, DELETE_LIMIT).and_then(Call::wait);
         // Another run of the container mounts the same layers.
-        let _ = rustix::mount::unmount(self.root(), UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(&self.root, UnmountFlags::DETACH);
     }
 
     /// Calls a command of the runtime that takes only the container's name.
@@ -322,6 +339,27 @@ impl Foreign {
         files::replace(path, &temporary, value.to_string().as_bytes(), 0o600)
             .step(|| format!("write {}", path.display()))
     }
+}
+
+/// A directory that everybody can reach, as opposed to those of the shim: the runtime opens the root
+/// file system as the container's own user. What others have mounted there is hidden only in the
+/// shim's mount namespace.
+fn reachable_place() -> Result<PathBuf, Failure> {
+    const PLACES: [&str; 4] = ["/sys/kernel/debug", "/sys/fs/bpf", "/mnt", "/media"];
+    let mut places = PLACES.iter().map(Path::new);
+    let place = places.find(|place| place.is_dir()).ok_or_else(|| {
+        Failure::internal(format!(
+            "no place for the root of a container with a user namespace: none of {} exists",
+            PLACES.join(", ")
+        ))
+    })?;
+    Ok(place.to_owned())
+}
+
+fn open_namespace() -> Result<OwnedFd, Failure> {
+    let path = "/proc/self/ns/mnt";
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).step(|| format!("open {path}"))
 }
 
 fn read_pid(path: &Path) -> Result<i32, Failure> {
