@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use hostd_networks::names::hosts::Hosts;
 use hostd_networks::names::resolv_conf::{self, ResolvConf, Wishes};
 use hostd_networks::{Endpoint, Run};
+use keelson_files::Durability;
 use keelson_model::spec::{NameSpec, NetworkMode};
 
 use crate::connected::{DEFAULT, connections, has_ipv6, is_connected};
@@ -118,11 +119,16 @@ impl Inner {
         let run = self.networks.run_of(&snapshot.id);
         let text = self.resolv_conf_in(&run, &self.wishes(&snapshot.spec.names));
         let renewed = read(&path).and_then(|found| {
-            if found == text || found != read(&made)? {
+            // An engine that was killed has left the new text in one file only.
+            if found != text && found != read(&made)? {
                 return Ok(());
             }
-            fs::write(&path, &text)?;
-            fs::write(&made, &text)
+            if found != text {
+                overwrite(&path, &text)?;
+            }
+            let (mode, durability) = (0o644, Durability::Relaxed);
+            let noted = keelson_files::write_changed(&made, text.as_bytes(), mode, durability);
+            noted.map(|_| ()).map_err(|error| error.source)
         });
         if let Err(error) = renewed {
             let error = EngineError::io("change", &path)(error);
@@ -230,8 +236,8 @@ fn keep_lines(text: &mut String, keep: impl Fn(&str) -> bool) {
     *text = lines.flat_map(|line| [line, "\n"]).collect();
 }
 
-/// Changes a file of a running container. It is written in place, because it is mounted: a new file
-/// would not be visible in the container.
+/// Changes the hosts file of a running container. It stays the same file, because it is mounted: a
+/// new one would not be visible in the container.
 fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
     let path = snapshot.files().join("hosts");
     let changed = read(&path).and_then(|mut text| {
@@ -239,12 +245,17 @@ fn change_hosts(snapshot: &Snapshot, change: impl FnOnce(&mut String)) {
             text.push('\n');
         }
         change(&mut text);
-        fs::write(&path, text)
+        overwrite(&path, &text)
     });
     if let Err(error) = changed {
         let error = EngineError::io("change", &path)(error);
         tracing::warn!(id = snapshot.id, %error, "names of a container not changed");
     }
+}
+
+/// Like [`keelson_files::overwrite`].
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    keelson_files::overwrite(path, text.as_bytes()).map_err(|error| error.source)
 }
 
 /// Reads a file that the container may have written: follows no link, and never blocks.

@@ -107,6 +107,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-linux",
             "keelson-blocking",
             "keelson-cgroup",
+            "keelson-files",
             "keelson-sys",
             "keelson-model",
             "keelson-store",

@@ -12,11 +12,14 @@
 //! Everything happens relative to the open directory, and nothing follows a symbolic link in the
 //! last part of a path: a link at the target is replaced, a link at the temporary name is removed.
 //!
-//! - [`write()`], [`write_if_changed`]: replace a file, at once.
+//! - [`write()`], [`write_changed`]: replace a file, at once.
 //! - [`prepare`], [`Prepared`]: replace it in two steps: the content, then the name.
+//! - [`overwrite`]: changes lines of a file that must stay the same file.
 //! - [`flush`], [`flush_directory`]: make earlier writes survive a power cut.
 //! - [`remove`]: remove a file for good.
 //! - [`sweep`], [`sweep_dead`]: remove the temporary files of interrupted writes.
+
+mod in_place;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -28,6 +31,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+
+pub use in_place::overwrite;
 
 /// Start of the names of temporary files. Nothing else may be named like this.
 const TEMPORARY: &[u8] = b".new-";

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_files::{
-    Durability, flush, flush_directory, prepare, remove, sweep, sweep_dead, write, write_changed,
+    Durability, flush, flush_directory, overwrite, prepare, remove, sweep, sweep_dead, write,
+    write_changed,
 };
 
 fn names(directory: &Path) -> Vec<String> {
@@ -164,4 +165,76 @@ fn removal_is_idempotent() {
     remove(&path).unwrap();
     let error = flush(&path).unwrap_err();
     assert_eq!(error.source.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_mounted_file_gets_other_lines_and_stays_the_same_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hosts");
+    fs::write(&path, "192.0.2.1 one\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = fs::metadata(&path).unwrap();
+    for text in [
+        "192.0.2.1 one\n192.0.2.2 two\n",
+        "192.0.2.2 two\n",
+        "",
+        "x\n",
+    ] {
+        overwrite(&path, text.as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+    assert_eq!(names(directory.path()), ["hosts"]);
+
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    assert_eq!(overwrite(&link, b"y\n").unwrap_err().operation, "open");
+    assert!(overwrite(&directory.path().join("none"), b"y\n").is_err());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "x\n");
+}
+
+#[test]
+fn readers_of_an_overwritten_file_see_whole_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hosts");
+    let line = |letter: &str, count| format!("{}\n", letter.repeat(39)).repeat(count);
+    let texts = [line("a", 3), line("b", 90), line("c", 1), line("d", 40)];
+    fs::write(&path, &texts[0]).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..2000 {
+                overwrite(&path, texts[round % texts.len()].as_bytes()).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        while !over.load(Ordering::Relaxed) {
+            let text = fs::read_to_string(&path).unwrap();
+            let lines = || text.lines().filter(|line| !line.is_empty());
+            assert!(lines().all(|line| line.len() == 39), "{text:?}");
+            assert!(lines().next().is_some(), "{text:?}");
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_lines_of_an_overwritten_file() {
+    if !keelson_testing::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path();
+    let options = c"size=64k";
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", disk, "tmpfs", flags, options).unwrap();
+    let path = disk.join("hosts");
+    fs::write(&path, "192.0.2.1 one\n").unwrap();
+    let filled = fs::write(disk.join("rest"), vec![0; 1 << 20]).unwrap_err();
+    let error = overwrite(&path, "192.0.2.2 two\n".repeat(1000).as_bytes());
+    let text = fs::read_to_string(&path);
+    rustix::mount::unmount(disk, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(error.unwrap_err().source.kind(), filled.kind());
+    assert_eq!(text.unwrap(), "192.0.2.1 one\n");
 }

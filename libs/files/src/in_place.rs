@@ -1,0 +1,44 @@
+//! Files that must stay the same file when their content changes.
+
+use std::path::Path;
+
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::{FileError, failed};
+
+/// Gives a file of lines other ones, in place: others have mounted it or hold it open. It is not
+/// replaced, so this is the least that can go wrong:
+/// * the room is there before anything is changed, so that a full disk leaves the old lines;
+/// * one write changes all lines, with empty ones in the place of those that are too many, and only
+///   then the file gets shorter: whoever reads meanwhile, or after a kill in between, finds no part
+///   of an old line. A power cut may leave parts of both.
+///
+/// # Errors
+/// [`FileError`]. The file is then as before, except if the disk itself fails. A link is not
+/// followed.
+pub fn overwrite(path: &Path, lines: &[u8]) -> Result<(), FileError> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed("open", path))?;
+    let found = rustix::fs::fstat(&file).map_err(failed("open", path))?;
+    let length = usize::try_from(found.st_size).unwrap_or_default();
+    let mut padded = lines.to_vec();
+    padded.resize(lines.len().max(length), b'\n');
+    match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, padded.len() as u64) {
+        // The file system can't reserve room; or nothing is written.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+        Err(error) => return Err(failed("write", path)(error)),
+    }
+    let mut rest = padded.as_slice();
+    let mut offset = 0;
+    // Only a signal or a failing disk divides it.
+    while !rest.is_empty() {
+        let written = rustix::io::pwrite(&file, rest, offset).map_err(failed("write", path))?;
+        rest = rest.get(written..).unwrap_or_default();
+        offset += written as u64;
+    }
+    if padded.len() != lines.len() {
+        rustix::fs::ftruncate(&file, lines.len() as u64).map_err(failed("write", path))?;
+    }
+    Ok(())
+}
