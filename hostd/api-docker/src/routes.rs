@@ -32,40 +32,23 @@ const fn route(
     ApiRoute::new(method, path, access, handler).since(since_minor)
 }
 
-/// A route that answers 501. It has the access that it will have when it is built.
-const fn not_built(
+/// A route whose handler only says why there is nothing behind it. It has the access that it would
+/// have with something.
+const fn absent(
     method: &'static str,
     path: &'static str,
     since_minor: u16,
     access: Access,
+    why: Handler,
 ) -> ApiRoute<Handler> {
-    route(
-        method,
-        path,
-        since_minor,
-        access,
-        handler!(objects::not_built),
-    )
-    .not_built()
+    route(method, path, since_minor, access, why).not_built()
 }
 
-/// A route for members of a swarm, which this machine never is. It answers 503, as Docker does outside
-/// of a swarm.
-const fn of_swarm(
-    method: &'static str,
-    path: &'static str,
-    since_minor: u16,
-    access: Access,
-) -> ApiRoute<Handler> {
-    route(
-        method,
-        path,
-        since_minor,
-        access,
-        handler!(objects::no_swarm),
-    )
-    .not_built()
-}
+/// What is still to be built: 501.
+const NOT_BUILT: Handler = handler!(objects::not_built);
+/// What only members of a swarm have, which this machine never is: 503, as with Docker outside of a
+/// swarm.
+const OF_SWARM: Handler = handler!(objects::no_swarm);
 
 const RESIZE: &str = "sets the size of a terminal, at each change of a window";
 const WAIT: &str = "waits for an end, changes nothing";
@@ -410,9 +393,9 @@ pub static ROUTES: Table<Handler> = Table::new(
             Operator,
             handler!(images::change::delete),
         ),
-        not_built("POST", "/build", 24, Operator),
-        not_built("POST", "/build/prune", 31, Operator),
-        not_built("POST", "/build/cancel", 39, Operator),
+        absent("POST", "/build", 24, Operator, NOT_BUILT),
+        absent("POST", "/build/prune", 31, Operator, NOT_BUILT),
+        absent("POST", "/build/cancel", 39, Operator, NOT_BUILT),
         route(
             "POST",
             "/commit",
@@ -421,8 +404,8 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(containers::content::commit),
         )
         .takes(Takes::Document),
-        not_built("POST", "/session", 31, Operator),
-        not_built("POST", "/grpc", 39, Operator),
+        absent("POST", "/session", 31, Operator, NOT_BUILT),
+        absent("POST", "/grpc", 39, Operator, NOT_BUILT),
         route(
             "GET",
             "/distribution/{name*}/json",
@@ -513,9 +496,9 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(networks::disconnect),
         ),
         route("GET", "/plugins", 25, Reader, handler!(objects::plugins)),
-        not_built("GET", "/plugins/privileges", 25, Operator),
-        not_built("POST", "/plugins/pull", 25, Admin),
-        not_built("POST", "/plugins/create", 25, Admin),
+        absent("GET", "/plugins/privileges", 25, Operator, NOT_BUILT),
+        absent("POST", "/plugins/pull", 25, Admin, NOT_BUILT),
+        absent("POST", "/plugins/create", 25, Admin, NOT_BUILT),
         route(
             "GET",
             "/plugins/{name*}/json",
@@ -524,42 +507,42 @@ pub static ROUTES: Table<Handler> = Table::new(
             handler!(objects::missing_plugin),
         )
         .not_built(),
-        not_built("POST", "/plugins/{name*}/enable", 25, Admin),
-        not_built("POST", "/plugins/{name*}/disable", 25, Admin),
-        not_built("POST", "/plugins/{name*}/upgrade", 26, Admin),
-        not_built("POST", "/plugins/{name*}/push", 25, Admin),
-        not_built("POST", "/plugins/{name*}/set", 25, Admin),
-        not_built("DELETE", "/plugins/{name*}", 25, Admin),
-        of_swarm("GET", "/nodes", 24, Reader),
-        of_swarm("GET", "/nodes/{id}", 24, Reader),
-        of_swarm("DELETE", "/nodes/{id}", 24, Admin),
-        of_swarm("POST", "/nodes/{id}/update", 24, Admin),
-        of_swarm("GET", "/swarm", 24, Admin),
-        not_built("POST", "/swarm/init", 24, Admin),
-        not_built("POST", "/swarm/join", 24, Admin),
-        of_swarm("POST", "/swarm/leave", 24, Admin),
-        of_swarm("POST", "/swarm/update", 24, Admin),
-        of_swarm("GET", "/swarm/unlockkey", 24, Admin),
-        of_swarm("POST", "/swarm/unlock", 24, Admin),
-        of_swarm("GET", "/services", 24, Reader),
-        of_swarm("POST", "/services/create", 24, Operator),
-        of_swarm("GET", "/services/{id}", 24, Reader),
-        of_swarm("DELETE", "/services/{id}", 24, Operator),
-        of_swarm("POST", "/services/{id}/update", 24, Operator),
-        of_swarm("GET", "/services/{id}/logs", 29, Reader),
-        of_swarm("GET", "/tasks", 24, Reader),
-        of_swarm("GET", "/tasks/{id}", 24, Reader),
-        of_swarm("GET", "/tasks/{id}/logs", 29, Reader),
-        of_swarm("GET", "/secrets", 25, Reader),
-        of_swarm("POST", "/secrets/create", 25, Operator),
-        of_swarm("GET", "/secrets/{id}", 25, Reader),
-        of_swarm("DELETE", "/secrets/{id}", 25, Operator),
-        of_swarm("POST", "/secrets/{id}/update", 25, Operator),
-        of_swarm("GET", "/configs", 30, Reader),
-        of_swarm("POST", "/configs/create", 30, Operator),
-        of_swarm("GET", "/configs/{id}", 30, Reader),
-        of_swarm("DELETE", "/configs/{id}", 30, Operator),
-        of_swarm("POST", "/configs/{id}/update", 30, Operator),
+        absent("POST", "/plugins/{name*}/enable", 25, Admin, NOT_BUILT),
+        absent("POST", "/plugins/{name*}/disable", 25, Admin, NOT_BUILT),
+        absent("POST", "/plugins/{name*}/upgrade", 26, Admin, NOT_BUILT),
+        absent("POST", "/plugins/{name*}/push", 25, Admin, NOT_BUILT),
+        absent("POST", "/plugins/{name*}/set", 25, Admin, NOT_BUILT),
+        absent("DELETE", "/plugins/{name*}", 25, Admin, NOT_BUILT),
+        absent("GET", "/nodes", 24, Reader, OF_SWARM),
+        absent("GET", "/nodes/{id}", 24, Reader, OF_SWARM),
+        absent("DELETE", "/nodes/{id}", 24, Admin, OF_SWARM),
+        absent("POST", "/nodes/{id}/update", 24, Admin, OF_SWARM),
+        absent("GET", "/swarm", 24, Admin, OF_SWARM),
+        absent("POST", "/swarm/init", 24, Admin, NOT_BUILT),
+        absent("POST", "/swarm/join", 24, Admin, NOT_BUILT),
+        absent("POST", "/swarm/leave", 24, Admin, OF_SWARM),
+        absent("POST", "/swarm/update", 24, Admin, OF_SWARM),
+        absent("GET", "/swarm/unlockkey", 24, Admin, OF_SWARM),
+        absent("POST", "/swarm/unlock", 24, Admin, OF_SWARM),
+        absent("GET", "/services", 24, Reader, OF_SWARM),
+        absent("POST", "/services/create", 24, Operator, OF_SWARM),
+        absent("GET", "/services/{id}", 24, Reader, OF_SWARM),
+        absent("DELETE", "/services/{id}", 24, Operator, OF_SWARM),
+        absent("POST", "/services/{id}/update", 24, Operator, OF_SWARM),
+        absent("GET", "/services/{id}/logs", 29, Reader, OF_SWARM),
+        absent("GET", "/tasks", 24, Reader, OF_SWARM),
+        absent("GET", "/tasks/{id}", 24, Reader, OF_SWARM),
+        absent("GET", "/tasks/{id}/logs", 29, Reader, OF_SWARM),
+        absent("GET", "/secrets", 25, Reader, OF_SWARM),
+        absent("POST", "/secrets/create", 25, Operator, OF_SWARM),
+        absent("GET", "/secrets/{id}", 25, Reader, OF_SWARM),
+        absent("DELETE", "/secrets/{id}", 25, Operator, OF_SWARM),
+        absent("POST", "/secrets/{id}/update", 25, Operator, OF_SWARM),
+        absent("GET", "/configs", 30, Reader, OF_SWARM),
+        absent("POST", "/configs/create", 30, Operator, OF_SWARM),
+        absent("GET", "/configs/{id}", 30, Reader, OF_SWARM),
+        absent("DELETE", "/configs/{id}", 30, Operator, OF_SWARM),
+        absent("POST", "/configs/{id}/update", 30, Operator, OF_SWARM),
     ],
     RECORDED_PARAMETERS,
 );
