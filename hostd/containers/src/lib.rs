@@ -20,7 +20,7 @@
 //!   limits of what is possible.
 //! - `machine`, `life`: its life as a table, and the driver that carries out what the table says.
 //!   `refused` has the texts for refused requests.
-//! - `start`, `prepare`, `spec`, `files`, `devices`, `cdi`, `propagation`, `user`, `rootfs`,
+//! - `start`, `prepare`, `spec`, `files`, `devices`, `disk_weights`, `cdi`, `propagation`, `user`, `rootfs`,
 //!   `apparmor`, `cgroup_parent`, `init_program`: prepare and create a run. `order`: which container
 //!   starts first; `donors`: namespaces of other containers that it joins.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: find, fill and mount volumes and images, and
@@ -51,6 +51,7 @@ mod copy_error;
 mod copy_up;
 mod create;
 mod devices;
+mod disk_weights;
 mod document;
 mod donors;
 mod engine;
@@ -118,8 +119,8 @@ pub use old::{OldDocument, ReadOld};
 pub use refused::Refused;
 pub use scoped::ScopedEngine;
 pub use signal::Signal;
-pub use spec::capabilities::{capabilities_in, is_capability};
 pub use spec::available::check_host;
+pub use spec::capabilities::{capabilities_in, is_capability};
 pub use spec::check::{check, check_strings};
 pub use spec::merge_environment;
 pub use spec::mounts::usual_propagation;

@@ -64,6 +64,7 @@ impl Inner {
         let limited = snapshot.spec.limits.io.devices.iter();
         let limited = limited.map(|device| devices::block(&device.node));
         let block_devices: Vec<_> = limited.collect::<Result<_, _>>()?;
+        self.weigh_disks(&snapshot.spec.limits.io, &block_devices);
         let own = snapshot.files();
         remove_tree(&own)?;
         fs::DirBuilder::new()

@@ -64,6 +64,7 @@ impl Inner {
         // container has the new limits.
         self.write_document(&changed, &ContainerDocument::of(&changed)?)?;
         if change.limits && snapshot.state.status.has_process() {
+            self.weigh_disks(&io, &devices);
             let request = Request::Update { resources };
             if let Err(error) = container.shim().command("update", &request).await {
                 self.write_document(&snapshot, &ContainerDocument::of(&snapshot)?)?;
