@@ -134,6 +134,13 @@ impl<K: Ord + Clone, H> Drop for Entry<K, H> {
     }
 }
 
+impl<K: Ord + Clone, H> Default for Leases<K, H> {
+    /// An empty table whose owner need not know when a lease ends.
+    fn default() -> Self {
+        Self::new(|| ())
+    }
+}
+
 impl<K, H> Clone for Leases<K, H> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

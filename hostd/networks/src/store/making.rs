@@ -138,17 +138,10 @@ impl Store {
         if network.predefined {
             return Err(NetworkError::NotRemovable(network.name.clone()));
         }
-        let inside = state.inside(&network.id);
-        let endpoints: Vec<_> = inside
-            .map(|(_, name, endpoint)| {
-                let digits = endpoint.id.get(..12).unwrap_or(&endpoint.id);
-                format!("name:{name:?} id:{digits:?}")
-            })
-            .collect();
-        if !endpoints.is_empty() {
+        if state.is_held(&network.id) {
             return Err(NetworkError::InUse {
                 name: network.name.clone(),
-                endpoints,
+                endpoints: state.holders(&network.id),
             });
         }
         if let Some(entry) = state.network_mut(&network.id) {
@@ -195,9 +188,7 @@ impl Store {
         let state = self.state();
         let mut list = state.list();
         list.retain(|network| {
-            !network.predefined
-                && network.unreadable.is_none()
-                && state.inside(&network.id).next().is_none()
+            !network.predefined && network.unreadable.is_none() && !state.is_held(&network.id)
         });
         list
     }

@@ -60,6 +60,10 @@ impl Store {
         let mut member = known;
         name.clone_into(&mut member.name);
         let first = member.endpoints.len();
+        let held = given
+            .iter()
+            .map(|end| (end.id.clone(), state.hold(container, end)));
+        member.leases.extend(held);
         member.endpoints.extend(given);
         route(&state, &mut member);
         let given = member.endpoints.get(first..).unwrap_or_default().to_vec();
@@ -102,6 +106,7 @@ impl Store {
         take_back(&mut state, &gone);
         state.remember(container, &gone);
         for end in gone {
+            member.leases.remove(&end.id);
             if member.announced.remove(&end.id)
                 && let Some(entry) = state.network(&end.network)
             {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use keelson_lease::{Claim, Lease, Leases};
 use keelson_model::ip::IpPrefix;
 use keelson_model::spec::ConnectionSpec;
 
@@ -40,11 +41,24 @@ impl Entry {
     }
 }
 
+/// Who holds a network: a connection of a running container.
+#[derive(Debug)]
+pub(super) struct Holder {
+    container: String,
+    endpoint: String,
+}
+
+/// Keeps a network from being removed while a container is in it
+/// (docs/decisions/0018-what-is-in-use-is-held-by-leases.md).
+pub(super) type NetworkLease = Lease<String, Holder>;
+
 /// A running container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
+    /// The leases on the endpoints' networks, by endpoint.
+    pub(super) leases: BTreeMap<String, NetworkLease>,
     pub(super) bindings: Vec<Binding>,
     /// The endpoints whose connect event was sent.
     pub(super) announced: BTreeSet<String>,
@@ -63,6 +77,7 @@ const MOST_REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct State {
     networks: BTreeMap<String, Entry>,
+    leases: Leases<String, Holder>,
     pub(super) members: BTreeMap<String, Member>,
     /// Containers whose run has ended, but whose links may still exist.
     pub(super) leaving: BTreeMap<String, Member>,
@@ -163,6 +178,34 @@ impl State {
         subnets.map(|subnet| subnet.prefix).collect()
     }
 
+    /// Holds the network of a new connection.
+    pub(super) fn hold(&self, container: &str, endpoint: &Endpoint) -> NetworkLease {
+        let holder = Holder {
+            container: container.to_owned(),
+            endpoint: endpoint.id.clone(),
+        };
+        self.leases
+            .take(Claim::One(endpoint.network.clone()), holder)
+    }
+
+    /// Whether a container is in a network.
+    pub(super) fn is_held(&self, id: &str) -> bool {
+        self.leases.is_held(&id.to_owned())
+    }
+
+    /// The holders of a network for error texts, oldest first.
+    pub(super) fn holders(&self, id: &str) -> Vec<String> {
+        let holders = self.leases.holders(&id.to_owned()).into_iter();
+        holders
+            .map(|holder| {
+                let member = self.members.get(&holder.container);
+                let name = member.map_or(&holder.container, |member| &member.name);
+                let digits = holder.endpoint.get(..12).unwrap_or(&holder.endpoint);
+                format!("name:{name:?} id:{digits:?}")
+            })
+            .collect()
+    }
+
     /// The running containers in a network: identifier, name and connection.
     pub(super) fn inside(&self, id: &str) -> impl Iterator<Item = (&str, &str, &Endpoint)> {
         let all = self.members.iter().flat_map(|(container, member)| {
@@ -207,8 +250,12 @@ impl State {
                     }
                 }
             }
+            let ends = one.endpoints.iter();
             let member = Member {
                 name: one.name.clone(),
+                leases: ends
+                    .map(|end| (end.id.clone(), self.hold(&one.container, end)))
+                    .collect(),
                 endpoints: one.endpoints.clone(),
                 bindings: one.bindings.clone(),
                 announced: one.endpoints.iter().map(|end| end.id.clone()).collect(),

@@ -23,7 +23,7 @@ impl Store {
     /// network.
     pub(crate) fn withdraw(&self, container: &str) -> Option<Withdrawn> {
         let mut state = self.state();
-        let member = state.members.remove(container)?;
+        let mut member = state.members.remove(container)?;
         let mut connections = Vec::new();
         for endpoint in &member.endpoints {
             let Some(entry) = state.network(&endpoint.network) else {
@@ -38,6 +38,8 @@ impl Store {
             connections,
             bindings: member.bindings.clone(),
         };
+        // Its addresses stay reserved, but its networks may be removed.
+        member.leases.clear();
         state.leaving.insert(container.to_owned(), member);
         Some(withdrawn)
     }

@@ -84,6 +84,41 @@ fn a_container_gets_what_it_needs() {
     store.begin_removal("front").unwrap();
 }
 
+/// A network is held from the reservation to the end of the run, also across a kill of the engine.
+#[test]
+fn a_network_is_held_while_a_container_is_in_it() {
+    let mut fixture = Fixture::new();
+    fixture.make(named("front"));
+    let held = |store: &Store| {
+        let unused = store.unused().iter().any(|network| network.name == "front");
+        match store.begin_removal("front") {
+            Ok(network) => {
+                store.give_up_removal(&network.id);
+                assert!(unused);
+            }
+            Err(error) => assert!(
+                !unused && matches!(error, NetworkError::InUse { .. }),
+                "{error}"
+            ),
+        }
+        !unused
+    };
+    assert!(!held(&fixture.store));
+    fixture.store.reserve("c1", "web", &[to("front")]).unwrap();
+    let end = fixture.store.reserve("c2", "db", &[to("front")]).unwrap();
+    fixture.store.release("c2", &end[0].id);
+    assert!(held(&fixture.store), "one container has left");
+    fixture.crash();
+    assert!(held(&fixture.store), "the next engine holds it again");
+    assert!(fixture.store.withdraw("c1").is_some());
+    assert!(
+        !held(&fixture.store),
+        "its addresses are reserved, but it has left"
+    );
+    fixture.store.finish("c1");
+    assert!(!held(&fixture.store));
+}
+
 #[test]
 fn static_addresses() {
     let fixture = Fixture::new();
