@@ -1,6 +1,6 @@
 //! Opens the engine with what an earlier one has left, and closes it when the machine shuts down.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -14,7 +14,6 @@ use hostd_networks::{
 };
 use hostd_volumes::{StoreOptions, VolumeStore};
 use keelson_blocking::blocking;
-use keelson_model::host::NetworksConfig;
 use keelson_model::init::{SYSTEM_STOP_SHARE, USER_STOP_SHARE};
 use keelson_store::{Objects, document, objects::remove_tree};
 
@@ -178,7 +177,10 @@ fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineErro
             range: prefix(&config.range)?,
             range_ipv6: prefix(&config.range_ipv6)?,
             ipv6: config.address_ipv6.is_some(),
-            options: bridge_options(config),
+            inter_container: config.inter_container,
+            masquerade: config.masquerade,
+            mtu: config.mtu,
+            publish_address: config.publish_address,
         }),
     };
     Ok(NetworkOptions {
@@ -201,31 +203,6 @@ fn network_options(options: &EngineOptions) -> Result<NetworkOptions, EngineErro
             resolv_conf: "/etc/resolv.conf".into(),
         },
     })
-}
-
-/// Options of the default bridge network, by the driver's names.
-fn bridge_options(config: &NetworksConfig) -> BTreeMap<String, String> {
-    let mut options = BTreeMap::from([(
-        "com.docker.network.bridge.enable_icc",
-        config.inter_container.to_string(),
-    )]);
-    options.insert(
-        "com.docker.network.bridge.enable_ip_masquerade",
-        config.masquerade.to_string(),
-    );
-    if let Some(mtu) = config.mtu {
-        options.insert("com.docker.network.driver.mtu", mtu.to_string());
-    }
-    if let Some(address) = config.publish_address {
-        options.insert(
-            "com.docker.network.bridge.host_binding_ipv4",
-            address.to_string(),
-        );
-    }
-    let options = options.into_iter();
-    options
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
 }
 
 impl Inner {

@@ -1,6 +1,7 @@
 //! The settings with which networks are opened.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use keelson_model::ip::IpPrefix;
@@ -74,8 +75,14 @@ pub struct DefaultBridge {
     pub range_ipv6: Option<IpPrefix>,
     /// Whether it has IPv6, also when its address is not said.
     pub ipv6: bool,
-    /// Options of the driver, by Docker's names.
-    pub options: BTreeMap<String, String>,
+    /// Whether its containers reach each other.
+    pub inter_container: bool,
+    /// Whether what leaves it gets the host's address.
+    pub masquerade: bool,
+    /// The maximum transmission unit of its links, in bytes; `None`: the kernel's default.
+    pub mtu: Option<u32>,
+    /// The host's address for published ports that name none; `None`: all addresses.
+    pub publish_address: Option<IpAddr>,
 }
 
 impl Default for DefaultBridge {
@@ -87,7 +94,10 @@ impl Default for DefaultBridge {
             range: None,
             range_ipv6: None,
             ipv6: false,
-            options: BTreeMap::new(),
+            inter_container: true,
+            masquerade: true,
+            mtu: None,
+            publish_address: None,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Options of the driver `bridge`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Asked;
+use super::parent::MTU;
 use super::values::{LONGEST_NAME, Reader, WrongValue, check_link_name};
+use crate::settings::DefaultBridge;
 use crate::types::{Bridge, GatewayMode};
 
 const NAME: &str = "com.docker.network.bridge.name";
@@ -19,7 +22,7 @@ const HOST_IPV4: &str = "com.docker.network.host_ipv4";
 const HOST_IPV6: &str = "com.docker.network.host_ipv6";
 
 /// Option: whether it is the default bridge network.
-pub(crate) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+pub(super) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 
 /// Room for the number after the prefix of an interface's name, in digits.
 const NUMBER_WIDTH: usize = 3;
@@ -64,6 +67,26 @@ pub(super) fn read(asked: Asked<'_>, reader: &mut Reader<'_>) -> Bridge {
         reader.conflict("gateway mode 'isolated' can only be used for an internal network");
     }
     bridge
+}
+
+/// The options of the default bridge network. Clients see them, and [`read`] checks them like those
+/// of other networks.
+pub(crate) fn of_default_bridge(bridge: &DefaultBridge) -> BTreeMap<String, String> {
+    let binding = bridge
+        .publish_address
+        .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let mut options = BTreeMap::from([
+        (DEFAULT_BRIDGE, true.to_string()),
+        (NAME, bridge.link.clone()),
+        (INTER_CONTAINER, bridge.inter_container.to_string()),
+        (MASQUERADE, bridge.masquerade.to_string()),
+        (BINDING, binding.to_string()),
+    ]);
+    options.extend(bridge.mtu.map(|bytes| (MTU, bytes.to_string())));
+    let options = options.into_iter();
+    options
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn mode(value: &str) -> Result<GatewayMode, WrongValue> {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::types::{Driver, GatewayMode, IpvlanMode};
 use values::Reader;
 
-pub(crate) use bridge::DEFAULT_BRIDGE;
+pub(crate) use bridge::of_default_bridge;
 pub use values::{OptionError, WrongValue};
 
 /// Option: whether the network has IPv4, if the request does not say.

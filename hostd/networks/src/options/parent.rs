@@ -7,7 +7,7 @@ const PARENT: &str = "parent";
 const MACVLAN_MODE: &str = "macvlan_mode";
 const IPVLAN_MODE: &str = "ipvlan_mode";
 const IPVLAN_FLAG: &str = "ipvlan_flag";
-const MTU: &str = "com.docker.network.driver.mtu";
+pub(super) const MTU: &str = "com.docker.network.driver.mtu";
 
 /// The smallest MTU for IPv4 (RFC 791), and the largest MTU of a bridge.
 const SMALLEST_MTU: u32 = 68;

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use super::bridge::DEFAULT_BRIDGE;
 use super::*;
 use crate::types::{Bridge, IpvlanFlag, MacvlanMode, Parent};
 

@@ -11,7 +11,7 @@ use super::state::State;
 use super::{HostRoute, Store};
 use crate::NetworkError;
 use crate::ipam::{SubnetRequest, allocate_subnets, overlap};
-use crate::options::{self, Asked, DEFAULT_BRIDGE};
+use crate::options::{self, Asked};
 use crate::settings::DefaultBridge;
 use crate::types::{Addressing, AskedSubnet, Driver, Network};
 
@@ -19,9 +19,6 @@ use crate::types::{Addressing, AskedSubnet, Driver, Network};
 pub(super) const BRIDGE: &str = "bridge";
 const HOST: &str = "host";
 const NONE: &str = "none";
-
-/// Option with the name of a bridge's link.
-const LINK: &str = "com.docker.network.bridge.name";
 
 /// Names that no other network may have: those of networks, and of network modes.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -77,7 +74,7 @@ impl Store {
         let id = id(BRIDGE, &self.engine);
         let mut state = self.state();
         let known = state.network(&id).map(|entry| Arc::clone(&entry.network));
-        let in_use = state.inside(&id).next().is_some();
+        let in_use = state.is_held(&id);
         let Some(wanted) = wanted else {
             if known.is_some() && !in_use {
                 state.remove(&id);
@@ -165,17 +162,7 @@ pub(super) fn own_routes_left_out(state: &State, routes: &[HostRoute]) -> Vec<Ip
 impl DefaultBridge {
     /// The network without its subnets.
     fn network(&self, id: &str) -> Result<Network, NetworkError> {
-        let mut options = self.options.clone();
-        options.insert(DEFAULT_BRIDGE.to_owned(), "true".to_owned());
-        options.insert(LINK.to_owned(), self.link.clone());
-        for (name, value) in [
-            ("com.docker.network.bridge.enable_icc", "true"),
-            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
-            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
-        ] {
-            let entry = options.entry(name.to_owned());
-            entry.or_insert_with(|| value.to_owned());
-        }
+        let options = options::of_default_bridge(self);
         let understood = options::read(Asked {
             id,
             driver: BRIDGE,
