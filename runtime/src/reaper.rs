@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use keelson_shim_protocol::INIT_NAME as NAME;
 use keelson_shim_protocol::exit_code;
 use keelson_sys::{clone, idle};
 use nix::errno::Errno;
@@ -18,9 +19,6 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::WaitOptions;
-
-/// The name by which the program is called.
-const NAME: &str = "docker-init";
 
 /// Milliseconds without a signal after which memory is returned to the kernel.
 const QUIET: u8 = 200;

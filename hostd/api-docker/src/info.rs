@@ -114,7 +114,7 @@ fn fixed() -> Value {
         // An orderly stop of the engine stops its containers, too.
         "LiveRestoreEnabled": false,
         "Isolation": "",
-        "InitBinary": "docker-init",
+        "InitBinary": hostd_containers::INIT_NAME,
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},

@@ -4,15 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use keelson_shim_protocol::INIT_NAME;
 use keelson_store::objects::remove_tree;
 use keelson_store::{Durability, file};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use crate::{EngineError, overlay};
-
-/// Its name, which makes the runtime's program act as an init.
-const NAME: &str = "docker-init";
 
 /// A copy of the runtime's program, on an overlay without a writable layer. A container that may
 /// change mounts could make a read-only bind writable again, and even its file system. The kernel
@@ -49,7 +47,7 @@ impl InitProgram {
                 fs::create_dir_all(directory).map_err(EngineError::io("mkdir", directory))?;
             }
             let bytes = fs::read(&self.runtime).map_err(EngineError::io("read", &self.runtime))?;
-            file::write(&program.join(NAME), &bytes, 0o555, Durability::Relaxed)?;
+            file::write(&program.join(INIT_NAME), &bytes, 0o555, Durability::Relaxed)?;
             let attach = || {
                 // An overlay needs two layers.
                 let tree = overlay::read_only(&[program, empty])?;
@@ -61,7 +59,7 @@ impl InitProgram {
             })?;
             *made = true;
         }
-        Ok(self.place.join(NAME))
+        Ok(self.place.join(INIT_NAME))
     }
 
     /// Removes an existing copy, also that of an earlier engine. Running containers keep theirs.

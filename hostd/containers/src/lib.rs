@@ -25,7 +25,7 @@
 //!   starts first; `donors`: namespaces of other containers that it joins.
 //! - `volumes`, `copy_up`, `subpath`, `image_mounts`: find, fill and mount volumes and images, and
 //!   hold them (`held`); `overlay` and `id_maps` make the mounts.
-//! - `connected`, `links`, `name_files`, `connections`: its networks, and its /etc/hosts and
+//! - `connected`, `connections`, `links`, `linkers`, `name_files`: its networks, and its /etc/hosts and
 //!   /etc/resolv.conf.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
@@ -107,6 +107,7 @@ mod volumes;
 pub use keelson_cgroup::{Figures, figures};
 pub use keelson_linux::net_dev::{Interface, Traffic};
 pub use keelson_log::Stream;
+pub use keelson_shim_protocol::INIT_NAME;
 
 pub use apparmor::{AppArmorState, shown_profile, warning as apparmor_warning};
 pub use archive::{ExtractOptions, PathArchive, PathStat};

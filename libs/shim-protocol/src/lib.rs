@@ -49,6 +49,11 @@ pub mod message;
 pub mod spec;
 pub mod stream;
 
+/// The name of the small init of containers. The runtime's program acts as one when it is called so.
+pub const INIT_NAME: &str = "docker-init";
+/// Where the small init is in a container.
+pub const INIT_PATH: &str = "/sbin/docker-init";
+
 pub use frame::{DecodeError, Decoder, EncodeError, MAX_FRAME, encode};
 pub use message::{
     EndedExecutions, Execution, ExecutionState, Exit, FailReason, Hello, MAX_PROBE_OUTPUT,

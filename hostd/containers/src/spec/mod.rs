@@ -18,6 +18,7 @@ use keelson_model::spec::{
     ProcessSpec, SystemCallFilter,
 };
 use keelson_model::users::UserRange;
+use keelson_shim_protocol::INIT_PATH;
 use serde_json::{Value, json};
 
 use crate::apparmor;
@@ -29,8 +30,6 @@ pub(crate) const DEFAULT_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The host's shared memory.
 pub(crate) const HOST_MEMORY: &str = "/dev/shm";
-/// The path of a container's init.
-const INIT: &str = "/sbin/docker-init";
 /// The files that name the container and its resolver, on the host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HostFiles<'a> {
@@ -125,7 +124,7 @@ fn process(input: &Input<'_>, capabilities: &[String]) -> Value {
     // As execve(2) would have it: only root keeps what the bounding set allows.
     let held = if user.uid == 0 { capabilities } else { empty };
     let init: &[&str] = match input.init {
-        Some(_) => &[INIT, "--"],
+        Some(_) => &[INIT_PATH, "--"],
         None => &[],
     };
     let command = [&asked.command].into_iter().chain(&asked.args);
@@ -341,7 +340,12 @@ fn all_mounts(input: &Input<'_>) -> Vec<Value> {
     );
     if let Some(program) = input.init {
         let options = ["bind", "ro", "nosuid", "nodev"];
-        list.push(mount(INIT, "bind", &program.to_string_lossy(), &options));
+        list.push(mount(
+            INIT_PATH,
+            "bind",
+            &program.to_string_lossy(),
+            &options,
+        ));
     }
     list
 }
