@@ -1,8 +1,6 @@
 //! The processes of a container, from /proc.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,22 +28,13 @@ impl Engine {
             ));
         };
         let directory = mount.join(snapshot.cgroup.trim_start_matches('/'));
-        let mut pids = BTreeSet::new();
-        collect(&directory, &mut pids);
+        let mut pids = keelson_cgroup::processes(&directory).unwrap_or_default();
+        pids.sort_unstable();
+        pids.dedup();
         let boot = boot_time(&fs::read_to_string("/proc/stat").unwrap_or_default());
-        let found = pids.into_iter().filter_map(|pid| process(pid, boot));
+        let pids = pids.into_iter().filter_map(|pid| u32::try_from(pid).ok());
+        let found = pids.filter_map(|pid| process(pid, boot));
         Ok(found.collect())
-    }
-}
-
-/// The processes of a cgroup and its children.
-fn collect(directory: &Path, pids: &mut BTreeSet<u32>) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), pids);
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::Step;
 use crate::{CgroupError, Event, wait};
@@ -195,8 +196,17 @@ pub fn processes(group: &Path) -> Result<Vec<i32>, CgroupError> {
         into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         for entry in fs::read_dir(group)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                collect(&entry.path(), into)?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let Err(error) = collect(&entry.path(), into) else {
+                continue;
+            };
+            // It was removed meanwhile; or it has only threads, whose processes the cgroup above
+            // lists.
+            match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
+                _ => return Err(error),
             }
         }
         Ok(())
