@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use keelson_linux::notify::SOCKET_VARIABLE;
 use keelson_model::init::{HOSTD_STOP_LIMIT, SIGN_OF_LIFE_VARIABLE};
 use nix::sys::wait::WaitStatus;
 
@@ -96,7 +97,7 @@ pub(crate) fn spawn(
         .args(definition.arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin")
-        .env("NOTIFY_SOCKET", notify::PATH)
+        .env(SOCKET_VARIABLE, notify::PATH)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer)

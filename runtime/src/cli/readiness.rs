@@ -13,15 +13,15 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
+use keelson_linux::notify::SOCKET_VARIABLE;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::failure::{Failure, Step};
 use crate::spec::{Mount, Spec};
 use crate::state::Store;
 
-const VARIABLE: &str = "NOTIFY_SOCKET";
 /// The directory in a container's state, and its socket.
-const FOLDER: &str = "notify";
+const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify";
 /// Where the directory is in the container when the manager's socket has no path.
 const PLACE: &str = "/run/notify";
@@ -39,10 +39,10 @@ pub(super) struct Readiness {
 impl Readiness {
     /// Read from the caller's environment.
     pub(super) fn asked_for(store: &Store) -> Option<Self> {
-        let manager = std::env::var(VARIABLE).ok()?;
+        let manager = std::env::var(SOCKET_VARIABLE).ok()?;
         (manager.starts_with('/') || manager.starts_with('@')).then(|| Self {
             manager,
-            directory: store.path(FOLDER),
+            directory: store.path(DIRECTORY),
         })
     }
 
@@ -52,20 +52,20 @@ impl Readiness {
         let Some(process) = &mut spec.process else {
             return Ok(());
         };
-        let prefix = format!("{VARIABLE}=");
+        let prefix = format!("{SOCKET_VARIABLE}=");
         if process.env.iter().any(|entry| entry.starts_with(&prefix)) {
             return Ok(());
         }
         std::fs::DirBuilder::new()
             .mode(0o755)
             .create(&self.directory)
-            .step(|| format!("{VARIABLE}: make {}", self.directory.display()))?;
+            .step(|| format!("{SOCKET_VARIABLE}: make {}", self.directory.display()))?;
         let place = match self.manager.starts_with('/') {
             true => self.manager.trim_end_matches('/'),
             false => PLACE,
         };
         let source = std::path::absolute(&self.directory)
-            .step(|| format!("{VARIABLE}: find {}", self.directory.display()))?;
+            .step(|| format!("{SOCKET_VARIABLE}: find {}", self.directory.display()))?;
         process.env.push(format!("{prefix}{place}/{SOCKET}"));
         let options = ["bind", "nosuid", "noexec", "nodev", "ro"];
         spec.mounts.push(Mount {
@@ -84,7 +84,7 @@ impl Readiness {
             return Ok(None);
         }
         let path = self.directory.join(SOCKET);
-        let step = || format!("{VARIABLE}: listen on {}", path.display());
+        let step = || format!("{SOCKET_VARIABLE}: listen on {}", path.display());
         // Left by a start that failed.
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).step(step)?;
@@ -152,7 +152,7 @@ impl Waiting {
     }
 
     fn tell(&self, message: &str) -> Result<(), Failure> {
-        let step = || format!("{VARIABLE}: tell {} {message}", self.manager);
+        let step = || format!("{SOCKET_VARIABLE}: tell {} {message}", self.manager);
         let address = match self.manager.strip_prefix('@') {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(Path::new(&self.manager)),
