@@ -20,7 +20,7 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Absent,
-    Folder,
+    Directory,
     Other,
 }
 
@@ -47,7 +47,7 @@ struct Mounted {
 enum Found {
     Absent,
     /// The directory in every layer that contributes to it, topmost first.
-    Folder(Vec<OwnedFd>),
+    Directory(Vec<OwnedFd>),
     Link(PathBuf),
     File(OwnedFd),
 }
@@ -79,7 +79,7 @@ impl<'a> Merged<'a> {
     /// The object at an absolute path. Links are followed.
     pub(crate) fn kind(&self, path: &str) -> std::io::Result<Kind> {
         Ok(match self.walk(path)? {
-            Found::Folder(_) => Kind::Folder,
+            Found::Directory(_) => Kind::Directory,
             Found::File(_) => Kind::Other,
             Found::Absent | Found::Link(_) => Kind::Absent,
         })
@@ -89,7 +89,7 @@ impl<'a> Merged<'a> {
     /// `None` if it is no directory.
     pub(crate) fn directories(&self, path: &str) -> std::io::Result<Option<Vec<OwnedFd>>> {
         Ok(match self.walk(path)? {
-            Found::Folder(directories) => Some(directories),
+            Found::Directory(directories) => Some(directories),
             Found::File(_) | Found::Absent | Found::Link(_) => None,
         })
     }
@@ -130,7 +130,7 @@ impl<'a> Merged<'a> {
                 continue;
             }
             match way.look(name)? {
-                Found::Folder(directories) => way.keep(directories),
+                Found::Directory(directories) => way.keep(directories),
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -158,14 +158,14 @@ impl<'a> Merged<'a> {
         if let Some(mounted) = self.mounts.iter().rfind(|mount| mount.at == place) {
             return match &mounted.source {
                 Some(source) => open_source(source),
-                None => Ok(Found::Folder(Vec::new())),
+                None => Ok(Found::Directory(Vec::new())),
             };
         }
         let name = place.last().map_or("", String::as_str);
         match lookup(directory, name)? {
             // Directories on the way to a mount are made for it.
             Found::Absent if self.mounts.iter().any(|mount| mount.at.starts_with(place)) => {
-                Ok(Found::Folder(Vec::new()))
+                Ok(Found::Directory(Vec::new()))
             }
             found => Ok(found),
         }
@@ -236,7 +236,7 @@ impl Way<'_> {
         }
         for depth in 1..=self.place.len() {
             match self.look_at(depth)? {
-                Found::Folder(directories) => self.keep(directories),
+                Found::Directory(directories) => self.keep(directories),
                 _ => return Ok(false),
             }
         }
@@ -245,7 +245,7 @@ impl Way<'_> {
 
     fn end(mut self) -> std::io::Result<Found> {
         Ok(match self.reopen()? {
-            true => Found::Folder(self.last.pop_back().unwrap_or(self.root)),
+            true => Found::Directory(self.last.pop_back().unwrap_or(self.root)),
             false => Found::Absent,
         })
     }
@@ -260,7 +260,7 @@ fn open_source(source: &Path) -> std::io::Result<Found> {
     };
     let mode = rustix::fs::fstat(&handle)?.st_mode;
     Ok(match FileType::from_raw_mode(mode) {
-        FileType::Directory => Found::Folder(vec![handle]),
+        FileType::Directory => Found::Directory(vec![handle]),
         _ => Found::File(handle),
     })
 }
@@ -275,7 +275,7 @@ fn lookup(directories: &[OwnedFd], name: &str) -> std::io::Result<Found> {
     Ok(match overlay::look_up(directories, name.as_bytes())? {
         Visible::Nothing => Found::Absent,
         Visible::Directory(merged) => {
-            Found::Folder(merged.into_iter().map(|entry| entry.handle).collect())
+            Found::Directory(merged.into_iter().map(|entry| entry.handle).collect())
         }
         Visible::Other(entry) if entry.file_type() == FileType::Symlink => {
             let target = rustix::fs::readlinkat(&entry.handle, "", Vec::new())?;
@@ -325,10 +325,10 @@ mod tests {
         assert_eq!(merged.read("etc//./group", 10).unwrap().unwrap(), b"low");
         assert_eq!(merged.read("/etc/passwd", 2).unwrap(), None, "too large");
         assert_eq!(merged.read("/etc", 10).unwrap(), None);
-        assert_eq!(merged.kind("/etc/other").unwrap(), Kind::Folder);
+        assert_eq!(merged.kind("/etc/other").unwrap(), Kind::Directory);
         assert_eq!(merged.kind("/etc/passwd").unwrap(), Kind::Other);
         assert_eq!(merged.kind("/etc/passwd/x").unwrap(), Kind::Absent);
-        assert_eq!(merged.kind("/").unwrap(), Kind::Folder);
+        assert_eq!(merged.kind("/").unwrap(), Kind::Directory);
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(see(&[(Some("missing"), "/etc/passwd")])[0], "");
         let deep = format!("/{}", "d/".repeat(1500));
         let merged = Merged::with_mounts(&layers, [(None, deep.clone())]);
-        assert_eq!(merged.kind(&deep).unwrap(), Kind::Folder);
+        assert_eq!(merged.kind(&deep).unwrap(), Kind::Directory);
     }
 
     /// Executes this test again with few descriptors.
@@ -430,11 +430,11 @@ mod tests {
         let merged = Merged::new(&layers);
         let read = |path: &str| merged.read(path, 10).unwrap().unwrap_or_default();
         assert_eq!(read("/link/file"), b"deep");
-        assert_eq!(merged.kind("/link").unwrap(), Kind::Folder);
+        assert_eq!(merged.kind("/link").unwrap(), Kind::Directory);
         // Return to directories that were closed meanwhile, and to the root.
         let up = format!("/link/{}", "../".repeat(500));
         assert_eq!(read(&format!("{up}file")), b"up");
-        assert_eq!(merged.kind(&up).unwrap(), Kind::Folder);
+        assert_eq!(merged.kind(&up).unwrap(), Kind::Directory);
         let top = format!("/link/top/{}", "../".repeat(199));
         assert_eq!(read(&format!("{top}../file")), b"root");
         assert_eq!(read(&format!("{top}file")), b"");

@@ -21,6 +21,9 @@ use crate::unreadable::Unreadable;
 
 /// Directory for objects that were moved aside because they could not be read.
 const ASIDE: &str = "unreadable";
+/// How the names of such layers and of image records begin there.
+const LAYER_ASIDE: &str = "layer-";
+const IMAGE_ASIDE: &str = "image-";
 /// Name of a document of names that was moved aside.
 const NAMES_ASIDE: &str = "repositories.json.unreadable";
 
@@ -37,6 +40,15 @@ pub(crate) struct Disk {
     pub reserve: Reserve,
     /// Held while the store is open: two processes would delete each other's staging directories.
     _lock: FileLock,
+}
+
+/// What was moved aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AsideKind {
+    /// A layer.
+    Layer,
+    /// The record of an image.
+    Image,
 }
 
 impl Disk {
@@ -106,7 +118,7 @@ impl Disk {
             Ok(()) => LayerForm::Erofs,
             Err(error) => {
                 tracing::info!(%error, "layers are unpacked to directories");
-                LayerForm::Folder
+                LayerForm::Directory
             }
         }
     }
@@ -283,7 +295,7 @@ impl Disk {
     pub(crate) fn put_layer_aside(&self, diff_id: &Digest) -> Result<PathBuf, ImageError> {
         let directory = self.root.join(ASIDE);
         fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
-        let target = free_name(&directory.join(format!("layer-{}", diff_id.hex())));
+        let target = free_name(&directory.join(format!("{LAYER_ASIDE}{}", diff_id.hex())));
         let path = self.layer(diff_id);
         fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
         tracing::warn!(to = %target.display(), "an unreadable layer is put aside");
@@ -299,15 +311,23 @@ impl Disk {
         }
         let directory = self.root.join(ASIDE);
         fs::create_dir_all(&directory).map_err(ImageError::io("create directory", &directory))?;
-        let target = free_name(&directory.join(format!("image-{}.json", id.hex())));
+        let target = free_name(&directory.join(format!("{IMAGE_ASIDE}{}.json", id.hex())));
         fs::rename(&path, &target).map_err(ImageError::io("put aside", &path))?;
         tracing::warn!(to = %target.display(), "the record of a newer release is put aside");
         Ok(())
     }
 
-    /// The objects that were moved aside because they could not be read.
-    pub(crate) fn aside(&self) -> Vec<PathBuf> {
-        names(&self.root.join(ASIDE)).unwrap_or_default()
+    /// The objects that were moved aside because they could not be read, with their kinds.
+    pub(crate) fn aside(&self) -> Vec<(AsideKind, PathBuf)> {
+        let paths = names(&self.root.join(ASIDE)).unwrap_or_default();
+        let kind = |path: &Path| {
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            match name.is_some_and(|name| name.starts_with(IMAGE_ASIDE)) {
+                true => AsideKind::Image,
+                false => AsideKind::Layer,
+            }
+        };
+        paths.into_iter().map(|path| (kind(&path), path)).collect()
     }
 
     /// Moves a staged layer to its place. False if it is there already.

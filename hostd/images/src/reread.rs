@@ -5,7 +5,7 @@ use std::path::Path;
 use keelson_model::verify::Damage;
 use keelson_store::document;
 
-use crate::disk::Disk;
+use crate::disk::{AsideKind, Disk};
 use crate::records::ImageRecord;
 use crate::state::State;
 use crate::unreadable::Unreadable;
@@ -78,13 +78,12 @@ impl State {
             let remedy = "until then nothing is pruned; tag images again whose names are missed";
             all.push(damage("names", String::new(), path, reason, remedy));
         }
-        for path in disk.aside() {
+        for (kind, path) in disk.aside() {
             let reason = "it could not be read, and was put aside";
             let remedy = "remove it when nothing is missed";
-            let name = path.file_name().map(|name| name.to_string_lossy());
-            let kind = match name.is_some_and(|name| name.starts_with("image-")) {
-                true => "record",
-                false => "layer",
+            let kind = match kind {
+                AsideKind::Image => "record",
+                AsideKind::Layer => "layer",
             };
             all.push(damage(kind, String::new(), &path, reason, remedy));
         }

@@ -195,8 +195,8 @@ impl SavedImages {
         &self,
         mut to: W,
     ) -> Result<(), ImageError> {
-        for folder in ["blobs/", "blobs/sha256/"] {
-            let header = tar_header::directory(folder, self.mtime).map_err(too_long)?;
+        for name in ["blobs/", "blobs/sha256/"] {
+            let header = tar_header::directory(name, self.mtime).map_err(too_long)?;
             write(&mut to, &header).await?;
         }
         for (path, file, size) in &self.layers {

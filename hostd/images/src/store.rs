@@ -146,7 +146,7 @@ impl Store {
         let released = Arc::clone(&doomed);
         let leases = Leases::new(move || released.poke());
         let form = match options.directories {
-            true => LayerForm::Folder,
+            true => LayerForm::Directory,
             false => disk.best_form(),
         };
         let reaper = Reaper::start(disk.reserve.clone())

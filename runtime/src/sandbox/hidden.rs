@@ -78,7 +78,7 @@ impl<'a> Hider<'a> {
             let Some(target) = self.find(path)? else {
                 continue;
             };
-            let covered = match FOLDERS.contains(&path.as_str()) {
+            let covered = match DIRECTORIES.contains(&path.as_str()) {
                 true => direct::empty(&target),
                 false => null.put_on(&target),
             };
@@ -160,7 +160,7 @@ impl<'a> Hider<'a> {
 }
 
 /// The directories that engines mask, if they exist.
-const FOLDERS: &[&str] = &[
+const DIRECTORIES: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
     "/proc/scsi",

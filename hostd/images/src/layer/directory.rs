@@ -16,18 +16,19 @@ use rustix::fs::{self as fs, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Tim
 
 use super::LayerBackend;
 use crate::error::{Flaw, ImageError};
+use crate::overlay;
 
 /// Name of the unpacked root directory.
-const FOLDER: &str = "root";
+const ROOT_DIRECTORY: &str = "root";
 const COPY_BUFFER: usize = 256 << 10;
 
 /// The backend.
 #[derive(Debug)]
-pub(crate) struct Folder;
+pub(crate) struct Unpacked;
 
-impl LayerBackend for Folder {
-    fn prepare(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
-        let root = folder.join(FOLDER);
+impl LayerBackend for Unpacked {
+    fn prepare(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), ImageError> {
+        let root = directory.join(ROOT_DIRECTORY);
         std::fs::create_dir(&root).map_err(ImageError::io("create directory", &root))?;
         let directory = fs::open(&root, directory_flags(), Mode::empty())
             .map_err(|error| ImageError::io("open", &root)(error.into()))?;
@@ -44,12 +45,12 @@ impl LayerBackend for Folder {
         })
     }
 
-    fn check(&self, folder: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {
-        super::directory_check::check(&folder.join(FOLDER), tree, tar)
+    fn check(&self, directory: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {
+        super::directory_check::check(&directory.join(ROOT_DIRECTORY), tree, tar)
     }
 
     fn made(&self) -> &'static str {
-        FOLDER
+        ROOT_DIRECTORY
     }
 
     fn mount(&self, _directory: &Path, _target: &Path) -> Result<(), ImageError> {
@@ -57,7 +58,7 @@ impl LayerBackend for Folder {
     }
 
     fn direct(&self) -> Option<&'static str> {
-        Some(FOLDER)
+        Some(ROOT_DIRECTORY)
     }
 }
 
@@ -121,10 +122,10 @@ impl<'a> Unpack<'a> {
         Ok(())
     }
 
-    fn make(&mut self, folder: BorrowedFd<'_>, name: &[u8], node: &Node) -> io::Result<()> {
+    fn make(&mut self, parent: BorrowedFd<'_>, name: &[u8], node: &Node) -> io::Result<()> {
         let device = |kind, major, minor| {
             fs::mknodat(
-                folder,
+                parent,
                 name,
                 kind,
                 Mode::from_raw_mode(0o600),
@@ -143,7 +144,7 @@ impl<'a> Unpack<'a> {
                     | OFlags::EXCL
                     | OFlags::NOFOLLOW
                     | OFlags::CLOEXEC;
-                let file = fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))?;
+                let file = fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
                 let file = File::from(file);
                 match sparse {
                     None => self.copy(&file, *offset, 0, *size)?,
@@ -157,7 +158,7 @@ impl<'a> Unpack<'a> {
                 }
                 return Ok(fs::futimens(&file, &times(node))?);
             }
-            NodeKind::Symlink { target } => fs::symlinkat(&target[..], folder, name)?,
+            NodeKind::Symlink { target } => fs::symlinkat(&target[..], parent, name)?,
             NodeKind::CharDevice { major, minor } => {
                 device(FileType::CharacterDevice, *major, *minor)?;
             }
@@ -169,11 +170,11 @@ impl<'a> Unpack<'a> {
             NodeKind::Whiteout => return Ok(device(FileType::CharacterDevice, 0, 0)?),
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        fs::chownat(folder, name, owner(node.uid), group(node.gid), flags)?;
+        fs::chownat(parent, name, owner(node.uid), group(node.gid), flags)?;
         if !matches!(node.kind, NodeKind::Symlink { .. }) {
             // Cannot be a symbolic link: mknodat made it a moment ago in our own directory.
             fs::chmodat(
-                folder,
+                parent,
                 name,
                 Mode::from_raw_mode(node.mode),
                 AtFlags::empty(),
@@ -182,7 +183,7 @@ impl<'a> Unpack<'a> {
         if !node.xattrs.is_empty() {
             let path = format!(
                 "/proc/self/fd/{}/",
-                std::os::fd::AsRawFd::as_raw_fd(&folder)
+                std::os::fd::AsRawFd::as_raw_fd(&parent)
             );
             let mut path = path.into_bytes();
             path.extend_from_slice(name);
@@ -190,7 +191,7 @@ impl<'a> Unpack<'a> {
                 fs::lsetxattr(&path[..], &name[..], value, fs::XattrFlags::empty())?;
             }
         }
-        Ok(fs::utimensat(folder, name, &times(node), flags)?)
+        Ok(fs::utimensat(parent, name, &times(node), flags)?)
     }
 
     /// Copies `length` bytes of the archive to the file.
@@ -244,15 +245,15 @@ fn attributes_of_directory(level: &Level<'_>) -> io::Result<()> {
         fs::fsetxattr(fd, &name[..], value, fs::XattrFlags::empty())?;
     }
     if matches!(node.kind, NodeKind::Directory { opaque: true, .. }) {
-        fs::fsetxattr(fd, "trusted.overlay.opaque", b"y", fs::XattrFlags::empty())?;
+        fs::fsetxattr(fd, overlay::OPAQUE, b"y", fs::XattrFlags::empty())?;
     }
     Ok(fs::futimens(fd, &times(node))?)
 }
 
 /// Gives an object another name. No symbolic link is on the way to either name: we made the
 /// directories, and the first path was walked directory by directory.
-fn link(top: BorrowedFd<'_>, first: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    Ok(fs::linkat(top, first, folder, name, AtFlags::empty())?)
+fn link(top: BorrowedFd<'_>, first: &[u8], parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    Ok(fs::linkat(top, first, parent, name, AtFlags::empty())?)
 }
 
 fn owner(uid: u32) -> Option<Uid> {

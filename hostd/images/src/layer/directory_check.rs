@@ -11,9 +11,9 @@ use keelson_oci::layer::Tree;
 use keelson_oci::layer::tree::{Node, NodeKind, ROOT};
 
 use crate::error::Flaw;
+use crate::overlay::OPAQUE;
 
 const BUFFER: usize = 256 << 10;
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// Compares the directory with the tree. The error names the first path that differs.
 pub(super) fn check(root: &Path, tree: &Tree, tar: &File) -> Result<(), Flaw> {

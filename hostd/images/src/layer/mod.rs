@@ -35,21 +35,22 @@ pub(crate) enum LayerForm {
     /// An EROFS index over the archive, mounted file-backed.
     Erofs,
     /// A directory with everything unpacked.
-    Folder,
+    #[serde(rename = "folder")]
+    Directory,
 }
 
 impl LayerForm {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Erofs => "erofs",
-            Self::Folder => "folder",
+            Self::Directory => "directory",
         }
     }
 
     pub(crate) fn backend(self) -> &'static dyn LayerBackend {
         match self {
             Self::Erofs => &erofs::Erofs,
-            Self::Folder => &directory::Folder,
+            Self::Directory => &directory::Unpacked,
         }
     }
 }

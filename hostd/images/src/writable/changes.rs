@@ -76,7 +76,7 @@ impl Walk<'_> {
         let (old, lower) = match old {
             Found::Absent if new.is_whiteout() => return Ok(()),
             Found::Absent => return self.added(path, new),
-            Found::Folder(old, lower) => (old, Some(lower)),
+            Found::Directory(old, lower) => (old, Some(lower)),
             Found::Other(old) => (old, None),
         };
         if new.is_whiteout() {

@@ -196,7 +196,7 @@ pub(super) enum Found {
     /// Nothing, or a hidden object.
     Absent,
     /// A directory: its topmost object, and the directory in every layer that contributes to it.
-    Folder(Object, Vec<OwnedFd>),
+    Directory(Object, Vec<OwnedFd>),
     /// Anything else.
     Other(Object),
 }
@@ -215,7 +215,7 @@ pub(super) fn lookup(directories: &[OwnedFd], name: &[u8]) -> io::Result<Found> 
             for object in objects {
                 inside.push(object.directory()?);
             }
-            Found::Folder(top, inside)
+            Found::Directory(top, inside)
         }
     })
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use keelson_oci::archive::{Entry, EntryKind, SparsePart};
+use keelson_oci::layer::tree::{OPAQUE, WHITEOUT};
 use keelson_oci::tar_entry::{self, MAX_SPARSE};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
@@ -15,8 +16,6 @@ use super::{WritableLayer, at, is_mount_point, join};
 use crate::error::ImageError;
 use crate::owners::Owners;
 
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The smallest hole, in bytes, for which a sparse entry is written. Some programs can't read
 /// sparse entries.
 const MIN_HOLES: u64 = 64 << 10;
@@ -272,7 +271,7 @@ fn merged(
         match lookup(from, &name).map_err(at(&path))? {
             Found::Absent => {}
             Found::Other(object) => packer.object(&path, &object)?,
-            Found::Folder(object, mut inside) => {
+            Found::Directory(object, mut inside) => {
                 let attributes = object.attributes().map_err(at(&path))?;
                 packer.directory(&path, &object, attributes)?;
                 if index == 0 && layer.is_volume(&path) {
@@ -384,14 +383,14 @@ impl Changes<'_, '_, '_> {
         let attributes = object.attributes().map_err(at(path))?;
         let opaque = attributes.opaque;
         let (same, lower) = match &old {
-            Found::Folder(old, lower) => (
+            Found::Directory(old, lower) => (
                 same_directory(object, &attributes, old).map_err(at(path))?,
                 lower.as_slice(),
             ),
             _ => (false, &[][..]),
         };
         let same_time = match &old {
-            Found::Folder(old, _) => old.stat.st_mtime == object.stat.st_mtime,
+            Found::Directory(old, _) => old.stat.st_mtime == object.stat.st_mtime,
             _ => false,
         };
         let mut own = entry(path, EntryKind::Directory, object);

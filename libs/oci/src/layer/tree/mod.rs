@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use crate::archive::{ArchiveError, SparsePart};
 
 pub use build::TreeBuilder;
+pub use name::{OPAQUE, WHITEOUT};
 
 /// Index of a node in [`Tree::nodes`].
 pub type NodeId = u32;

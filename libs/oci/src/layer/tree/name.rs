@@ -6,8 +6,10 @@ pub(super) const MAX_NAME: usize = 255;
 /// How many levels of directories are allowed, because code that walks the tree may hold a
 /// descriptor for each.
 pub(super) const MAX_DEPTH: usize = 256;
-pub(super) const WHITEOUT: &[u8] = b".wh.";
-pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
+/// How the name of a file begins that hides the rest of the name in the layers below.
+pub const WHITEOUT: &[u8] = b".wh.";
+/// The file that hides everything that the layers below have in its directory.
+pub const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The names of a path, without `.` and `..`.
 pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
