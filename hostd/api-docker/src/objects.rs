@@ -22,15 +22,21 @@ pub(crate) async fn missing_plugin(_: &Api, call: Call) -> Result<Response<Body>
     Err(ApiError::new(ErrorKind::NotFound, message))
 }
 
-/// Every route for members of a swarm. Clients that look for one, or leave it to be sure, understand
-/// this answer as there is none.
+/// Every route for members of a swarm. Clients that look for a swarm understand by this answer that
+/// there is none.
 pub(crate) async fn no_swarm(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
-    let message = match call.request.uri().path().ends_with("/swarm/leave") {
-        true => "This node is not part of a swarm",
-        false => "This node is not a swarm manager. Swarms are not built; use Compose instead",
-    };
+    let message = "This node is not a swarm manager. Swarms are not built; use Compose instead";
+    Err(unavailable(call, message))
+}
+
+/// `POST /swarm/leave`. Clients that leave a swarm to be sure understand this answer.
+pub(crate) async fn leave_swarm(_: &Api, call: Call) -> Result<Response<Body>, ApiError> {
+    Err(unavailable(call, "This node is not part of a swarm"))
+}
+
+fn unavailable(call: Call, message: &str) -> ApiError {
     reply::drain(reply::reader(call.request.into_body()));
-    Err(ApiError::new(ErrorKind::Unavailable, message))
+    ApiError::new(ErrorKind::Unavailable, message)
 }
 
 /// Every route that is not built.

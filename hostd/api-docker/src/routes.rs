@@ -49,6 +49,7 @@ const NOT_BUILT: Handler = handler!(objects::not_built);
 /// What only members of a swarm have, which this machine never is: 503, as with Docker outside of a
 /// swarm.
 const OF_SWARM: Handler = handler!(objects::no_swarm);
+const LEAVING: Handler = handler!(objects::leave_swarm);
 
 const RESIZE: &str = "sets the size of a terminal, at each change of a window";
 const WAIT: &str = "waits for an end, changes nothing";
@@ -520,7 +521,7 @@ pub static ROUTES: Table<Handler> = Table::new(
         absent("GET", "/swarm", 24, Admin, OF_SWARM),
         absent("POST", "/swarm/init", 24, Admin, NOT_BUILT),
         absent("POST", "/swarm/join", 24, Admin, NOT_BUILT),
-        absent("POST", "/swarm/leave", 24, Admin, OF_SWARM),
+        absent("POST", "/swarm/leave", 24, Admin, LEAVING),
         absent("POST", "/swarm/update", 24, Admin, OF_SWARM),
         absent("GET", "/swarm/unlockkey", 24, Admin, OF_SWARM),
         absent("POST", "/swarm/unlock", 24, Admin, OF_SWARM),
