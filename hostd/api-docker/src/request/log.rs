@@ -8,7 +8,7 @@ use regex::RegexBuilder;
 
 use super::invalid;
 use crate::error::ApiError;
-use crate::offers::LOG_DRIVERS;
+use crate::offers::{LOG_DRIVER, LOG_DRIVERS};
 use crate::wire::{Config, LogConfig};
 
 /// Drivers that Docker has and this engine does not have.
@@ -57,7 +57,7 @@ pub(super) fn log(log: &LogConfig, config: &Config) -> Result<LogSpec, ApiError>
     }
     check_mode(options)?;
     match driver {
-        "" | "json-file" | "local" => files(driver, options, config),
+        "" | LOG_DRIVER | "local" => files(driver, options, config),
         "syslog" => syslog(options, config),
         other => {
             let known = LOG_DRIVERS.join(", ");
@@ -114,10 +114,9 @@ fn check_names(driver: &str, options: &Options, known: &[&[&str]]) -> Result<(),
 
 /// The engine's own files. Both drivers keep the same ones.
 fn files(driver: &str, options: &Options, config: &Config) -> Result<LogSpec, ApiError> {
-    let driver = if driver == "local" {
-        driver
-    } else {
-        "json-file"
+    let driver = match driver {
+        "" => LOG_DRIVER,
+        given => given,
     };
     check_names(driver, options, &[&FILES])?;
     let max_size = match options.get("max-size").map(String::as_str) {
