@@ -158,7 +158,7 @@ fn tmpfs(mount: &Mount) -> Result<TmpfsMount, ApiError> {
         ));
     }
     let given = mount.tmpfs_options.clone().unwrap_or_default();
-    let text = options_text(&given.options).map_err(|reason| unfit(mount, reason))?;
+    let text = options_text(mount, &given.options)?;
     let mut options = tmpfs_options(&text)?;
     if given.size_bytes < 0 {
         return Err(unfit(mount, "size must not be negative".to_owned()));
@@ -225,17 +225,18 @@ fn check_options(mount: &Mount) -> Result<(), ApiError> {
 }
 
 /// `[["noexec"], ["uid", "5"]]` as `noexec,uid=5`.
-fn options_text(list: &[Vec<String>]) -> Result<String, String> {
+fn options_text(mount: &Mount, list: &[Vec<String>]) -> Result<String, ApiError> {
+    let wrong = |words: &[String], reason| {
+        unfit(mount, format!("TmpfsOptions.Options: {words:?} {reason}"))
+    };
     let mut options = Vec::new();
     for words in list {
         let ([_] | [_, _]) = words.as_slice() else {
-            return Err(format!(
-                "TmpfsOptions.Options: {words:?} is not a name, or a name and a value"
-            ));
+            return Err(wrong(words, "is not a name, or a name and a value"));
         };
         let option = words.join("=");
         if option.contains(',') {
-            return Err(format!("TmpfsOptions.Options: {words:?} has a comma"));
+            return Err(wrong(words, "has a comma"));
         }
         options.push(option);
     }
