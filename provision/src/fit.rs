@@ -25,7 +25,7 @@ pub(crate) fn to_schema(mut table: Table, notes: &mut Notes) -> Table {
         };
         let path = steps(&problem.field);
         // A name that is unknown in one entry of a list is unknown in all of them.
-        let everywhere = problem.message.starts_with("unknown field");
+        let everywhere = problem.unknown_field;
         if path.is_empty() || !remove(&mut table, &path, everywhere) {
             notes.say(format!("the layer is left out: {problem}"));
             return Table::new();

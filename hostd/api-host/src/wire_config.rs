@@ -203,6 +203,7 @@ impl From<Problem> for ConfigProblem {
             message,
             remedy,
             warning,
+            unknown_field: _,
         } = problem;
         Self {
             file: file.display().to_string(),

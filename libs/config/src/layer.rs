@@ -100,12 +100,11 @@ fn type_problem(text: &str, file: &Path, tree: &DeTable<'_>, error: &toml::de::E
             Some(near) => format!("did you mean \"{near}\"? known here: {}", known.join(", ")),
             None => format!("known here: {}", known.join(", ")),
         };
-        return place.problem(
-            file,
-            path,
-            format!("unknown field \"{name}\" in {}", schema::table_name(table)),
-            remedy,
-        );
+        let message = format!("unknown field \"{name}\" in {}", schema::table_name(table));
+        return Problem {
+            unknown_field: true,
+            ..place.problem(file, path, message, remedy)
+        };
     }
     if let (true, Some(name)) = (message.starts_with("missing field"), quoted.first()) {
         let table = schema::table_name(&field);
@@ -256,6 +255,7 @@ impl Place {
             message,
             remedy,
             warning: false,
+            unknown_field: false,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn warnings(layer: &Layer) -> Vec<Problem> {
             remedy: "leave it out: it has no effect".to_owned(),
             field,
             warning: true,
+            unknown_field: false,
         }
     };
     fields.into_iter().map(warning).collect()

@@ -24,6 +24,9 @@ pub struct Problem {
     /// Whether the layer counts all the same.
     #[serde(default)]
     pub warning: bool,
+    /// Whether the schema has no such field.
+    #[serde(skip)]
+    pub unknown_field: bool,
 }
 
 impl Problem {
@@ -37,6 +40,7 @@ impl Problem {
             message,
             remedy: remedy.to_owned(),
             warning: false,
+            unknown_field: false,
         }
     }
 }
