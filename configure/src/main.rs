@@ -3,7 +3,7 @@
 //! PID 1 runs this before the network starts, and again when provisioning has written the platform's
 //! layer. In order: a change that nobody confirmed before the reboot is taken back; the start is
 //! counted, and after too many that were not healthy the last good configuration is used; the result
-//! is published for all programs; the files that it declares are written.
+//! is published for all programs; the files that it declares are written (`files`).
 
 mod files;
 
@@ -71,13 +71,18 @@ fn configure(root: &Path) -> Result<LoadedConfig> {
     if let Err(error) = count_start(&sources, &load(&sources), &boot) {
         notices.push(format!("this start is not counted: {error}"));
     }
+    // Read again, because the last good configuration is used after too many bad starts.
     let mut loaded = load(&sources);
     loaded.notices.extend(notices);
-    publish(&sources, &loaded).context("the merged configuration can't be published")?;
+    let publish = |loaded: &LoadedConfig| {
+        publish(&sources, loaded).context("the merged configuration can't be published")
+    };
+    // First without the files, because writing them may fail or take long.
+    publish(&loaded)?;
     let failed = files::write_all(root, &loaded.config.file);
     if !failed.is_empty() {
         loaded.notices.extend(failed);
-        publish(&sources, &loaded).context("the merged configuration can't be published")?;
+        publish(&loaded)?;
     }
     Ok(loaded)
 }
