@@ -2,6 +2,7 @@
 //! commands and daemons, statistics, tables. Benchmarks use only public interfaces of the product.
 //!
 //! - [`build`], [`tools`]: builds our programs, and finds those of others.
+//! - [`subjects`]: which hostds are measured.
 //! - [`engines`], [`bundle`]: the subjects: engines with their daemons, and bundles for runtimes.
 //! - [`http`]: requests to daemons.
 //! - [`rounds`]: the order of the measurements.
@@ -19,6 +20,7 @@ pub mod http;
 pub mod memory;
 pub mod rounds;
 pub mod stats;
+pub mod subjects;
 pub mod table;
 pub mod tools;
 pub mod usage;

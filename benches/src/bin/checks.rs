@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use keelson_benches::engines::Engine;
+use keelson_benches::subjects::Hostds;
 use keelson_benches::table::{self, Cell, Table};
-use keelson_benches::{build, bundle, http};
+use keelson_benches::{bundle, http};
 use keelson_netlink::Namespace;
 use serde_json::{Value, json};
 
@@ -32,12 +33,8 @@ struct Options {
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
-    /// hostd, with its other programs in the same directory, instead of one that is built first.
-    #[arg(long, value_name = "FILE")]
-    hostd: Option<PathBuf>,
-    /// Another hostd to be measured too; for comparing versions.
-    #[arg(long, value_name = "FILE")]
-    beside: Vec<PathBuf>,
+    #[command(flatten)]
+    hostds: Hostds,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -53,23 +50,13 @@ struct Used {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "engines can only be started by root"
-    );
-    let hostd = match &options.hostd {
-        Some(hostd) => hostd.clone(),
-        None => {
-            build::release("keelson-runtime", "keelson-runtime")?;
-            build::release("hostd", "hostd")?
-        }
-    };
+    let programs = options.hostds.programs(&["keelson-runtime"])?;
     // hostd leaves the machine's network alone.
-    let table = Namespace::create()?.run(|| measure(&options, &hostd))??;
+    let table = Namespace::create()?.run(|| measure(&options, &programs))??;
     table::publish(&[table], options.json.as_deref())
 }
 
-fn measure(options: &Options, hostd: &Path) -> Result<Table> {
+fn measure(options: &Options, programs: &[(String, PathBuf)]) -> Result<Table> {
     let prefix = "keelson-check-bench";
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
@@ -84,13 +71,8 @@ fn measure(options: &Options, hostd: &Path) -> Result<Table> {
     ];
     let title = "Processor time of health checks, per cent of one core";
     let mut table = Table::new(title, &columns);
-    let programs = std::iter::once(hostd).chain(options.beside.iter().map(PathBuf::as_path));
-    for (number, program) in programs.enumerate() {
-        let name = match number {
-            0 => "hostd".to_owned(),
-            _ => format!("hostd-{}", number + 1),
-        };
-        let engine = Engine::hostd(&name, program, disk, run)?;
+    for (name, program) in programs {
+        let engine = Engine::hostd(name, program, disk, run)?;
         row(&mut table, &engine, options.containers, options.seconds)?;
     }
     let docker = match options.alone {

@@ -5,15 +5,16 @@ mod crowd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
+use keelson_benches::bundle;
 use keelson_benches::engines::Engine;
 use keelson_benches::http;
 use keelson_benches::rounds::{Series, interleave};
 use keelson_benches::stats::Summary;
+use keelson_benches::subjects::Hostds;
 use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
-use keelson_benches::{build, bundle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -43,13 +44,8 @@ struct Options {
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
-    /// hostd, with its other programs in the same directory, instead of one that is built first.
-    #[arg(long, value_name = "FILE")]
-    hostd: Option<PathBuf>,
-    /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing
-    /// versions.
-    #[arg(long, value_name = "FILE")]
-    beside: Vec<PathBuf>,
+    #[command(flatten)]
+    hostds: Hostds,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -84,17 +80,7 @@ static FIGURES: [Figure; 8] = [
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "engines can only be started by root"
-    );
-    let hostd = match &options.hostd {
-        Some(hostd) => hostd.clone(),
-        None => {
-            build::release("keelson-runtime", "keelson-runtime")?;
-            build::release("hostd", "hostd")?
-        }
-    };
+    let programs = options.hostds.programs(&["keelson-runtime"])?;
     let directory = tempfile::Builder::new()
         .prefix("keelson-engine-bench")
         .tempdir()?;
@@ -102,13 +88,10 @@ fn main() -> Result<()> {
         .prefix("keelson-engine-bench")
         .tempdir_in("/dev/shm")?;
     let (disk, run) = (directory.path(), run.path());
-    let mut engines = vec![(
-        "hostd".to_owned(),
-        Engine::hostd("hostd", &hostd, disk, run)?,
-    )];
-    for (number, program) in options.beside.iter().enumerate() {
-        let name = format!("hostd-{}", number + 2);
-        engines.push((name.clone(), Engine::hostd(&name, program, disk, run)?));
+    let mut engines = Vec::new();
+    for (name, program) in programs {
+        let engine = Engine::hostd(&name, &program, disk, run)?;
+        engines.push((name, engine));
     }
     if !options.alone {
         let docker = Engine::dockerd(disk, run)?;

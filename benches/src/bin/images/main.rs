@@ -10,9 +10,10 @@ mod sample;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use keelson_benches::{build, table};
+use keelson_benches::subjects::Hostds;
+use keelson_benches::table;
 
 use crate::lab::{Budget, Lab};
 use crate::operation::Operation;
@@ -37,10 +38,8 @@ struct Options {
     /// Seconds of rest before each measurement, because earlier deletions keep the disk busy.
     #[arg(long, default_value_t = 1.0)]
     pause: f64,
-    /// Another hostd to be measured too, with keelson-runtime in the same directory; for comparing
-    /// versions.
-    #[arg(long, value_name = "FILE")]
-    beside: Vec<PathBuf>,
+    #[command(flatten)]
+    hostds: Hostds,
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
@@ -78,15 +77,7 @@ impl Scale {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "engines can only be started by root"
-    );
-    build::release("keelson-runtime", "keelson-runtime")?;
-    let mut programs = vec![("hostd".to_owned(), build::release("hostd", "hostd")?)];
-    for (number, program) in options.beside.iter().enumerate() {
-        programs.push((format!("hostd-{}", number + 2), program.clone()));
-    }
+    let programs = options.hostds.programs(&["keelson-runtime"])?;
     let (size, memory_sizes) = options.size.sizes();
     let budget = Budget::new(
         Duration::from_secs_f64(60.0 * options.minutes),

@@ -11,9 +11,10 @@ use clap::Parser;
 use keelson_benches::engines::Engine;
 use keelson_benches::http;
 use keelson_benches::rounds::{Series, interleave};
+use keelson_benches::subjects::Hostds;
 use keelson_benches::table::{self, Cell, Table};
 use keelson_benches::usage::milliseconds;
-use keelson_benches::{build, bundle, tools};
+use keelson_benches::{bundle, tools};
 use keelson_log::shape::{BatchEnd, Selection, Shaper};
 use keelson_log::{Next, Reader, Rotation, Stream, Writer};
 use serde_json::json;
@@ -34,12 +35,8 @@ struct Options {
     /// Length of a line in bytes.
     #[arg(long, default_value_t = 100)]
     line: usize,
-    /// hostd, instead of one that is built first.
-    #[arg(long, value_name = "FILE")]
-    hostd: Option<PathBuf>,
-    /// Another hostd to be measured too, for comparing versions.
-    #[arg(long, value_name = "FILE")]
-    beside: Vec<PathBuf>,
+    #[command(flatten)]
+    hostds: Hostds,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,10 +67,7 @@ struct Query {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "engines can only be started by root"
-    );
+    let programs = options.hostds.programs(&["keelson-runtime"])?;
     let directory = tempfile::Builder::new()
         .prefix("keelson-log-bench")
         .tempdir_in("/var/tmp")?;
@@ -87,15 +81,8 @@ fn main() -> Result<()> {
     let shaped = interleave(&mut own, options.rounds, |file| shape(file))?;
 
     let mut subjects = Vec::new();
-    let programs = options.hostd.iter().chain(&options.beside).cloned();
-    let mut programs: Vec<PathBuf> = programs.collect();
-    if options.hostd.is_none() {
-        build::release("keelson-runtime", "keelson-runtime")?;
-        programs.insert(0, build::release("hostd", "hostd")?);
-    }
-    for (number, program) in programs.iter().enumerate() {
-        let name = format!("hostd-{}", number + 1);
-        let engine = Engine::hostd(&name, program, disk, &run)?;
+    for (name, program) in programs {
+        let engine = Engine::hostd(&name, &program, disk, &run)?;
         subjects.push((name, subject(engine, &options)?));
     }
     let rates = rates("Logs, MB/s", &written, writing, [&plain, &shaped]);

@@ -11,11 +11,11 @@ mod traffic;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use keelson_benches::engines::Engine;
-use keelson_benches::table;
-use keelson_benches::{build, bundle};
+use keelson_benches::subjects::Hostds;
+use keelson_benches::{bundle, table};
 
 use floor::Floor;
 use subject::Subject;
@@ -35,13 +35,8 @@ struct Options {
     /// Measure hostd only.
     #[arg(long)]
     alone: bool,
-    /// hostd, with its other programs in the same directory, instead of one that is built first.
-    #[arg(long, value_name = "FILE")]
-    hostd: Option<PathBuf>,
-    /// Another hostd to be measured too, with keelson-runtime and keelson-resolver in the same
-    /// directory; for comparing versions.
-    #[arg(long, value_name = "FILE")]
-    beside: Vec<PathBuf>,
+    #[command(flatten)]
+    hostds: Hostds,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -59,19 +54,9 @@ enum Part {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "engines can only be started by root"
-    );
-    let hostd = match &options.hostd {
-        Some(hostd) => hostd.clone(),
-        None => {
-            for program in ["keelson-runtime", "keelson-resolver"] {
-                build::release(program, program)?;
-            }
-            build::release("hostd", "hostd")?
-        }
-    };
+    let programs = options
+        .hostds
+        .programs(&["keelson-runtime", "keelson-resolver"])?;
     let directory = tempfile::Builder::new()
         .prefix("keelson-network-bench")
         .tempdir_in("/var/tmp")?;
@@ -79,7 +64,7 @@ fn main() -> Result<()> {
     let run = tempfile::Builder::new()
         .prefix("keelson-")
         .tempdir_in("/dev/shm")?;
-    let subjects = subjects(&options, &hostd, directory.path(), run.path())?;
+    let subjects = subjects(options.alone, programs, directory.path(), run.path())?;
     let floor = Floor::new()?;
     let few = options.rounds.div_ceil(4);
     let mut tables = Vec::new();
@@ -99,23 +84,18 @@ fn main() -> Result<()> {
 
 /// Starts the engines, ours first.
 fn subjects(
-    options: &Options,
-    hostd: &Path,
+    alone: bool,
+    programs: Vec<(String, PathBuf)>,
     disk: &Path,
     run: &Path,
 ) -> Result<Vec<(String, Subject)>> {
     let archive = bundle::image()?;
     let mut subjects = Vec::new();
-    let others = options.beside.iter().map(PathBuf::as_path);
-    for (number, program) in std::iter::once(hostd).chain(others).enumerate() {
-        let name = match number {
-            0 => "hostd".to_owned(),
-            _ => format!("hostd-{}", number + 1),
-        };
-        let start = || Engine::hostd_networked(&name, program, disk, run).map(Some);
+    for (name, program) in programs {
+        let start = || Engine::hostd_networked(&name, &program, disk, run).map(Some);
         subjects.extend(Subject::start(&archive, start)?.map(|subject| (name.clone(), subject)));
     }
-    if !options.alone {
+    if !alone {
         let docker = Subject::start(&archive, || Engine::dockerd_networked(disk, run))?;
         subjects.extend(docker.map(|docker| ("docker".to_owned(), docker)));
         let upstream = IpAddr::V4(place::NEIGHBOUR);
