@@ -14,22 +14,7 @@ use keelson_model::service::{ServiceState, ServiceStatus};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn runtime() -> PathBuf {
-    if let Some(path) = std::env::var_os("KEELSON_RUNTIME") {
-        return path.into();
-    }
-    let own = std::env::current_exe().unwrap();
-    let path = own
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("keelson-runtime");
-    assert!(
-        path.exists(),
-        "{} does not exist: run `cargo build -p keelson-runtime`, or set KEELSON_RUNTIME",
-        path.display()
-    );
-    path
+    keelson_testing::program("keelson-runtime")
 }
 
 /// Makes an EROFS file with busybox. `None`: not possible here.

@@ -107,23 +107,7 @@ pub fn give(directory: &Path, owner: u32) {
     }
 }
 
-/// Docker's default capabilities.
-pub const CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
+pub use keelson_testing::CAPABILITIES;
 
 /// A specification like those that Docker makes.
 pub fn config(args: &[&str], cgroup: &str) -> Value {

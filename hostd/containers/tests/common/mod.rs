@@ -29,18 +29,7 @@ pub fn is_root() -> bool {
 }
 
 fn runtime() -> PathBuf {
-    if let Some(path) = std::env::var_os("KEELSON_RUNTIME") {
-        return path.into();
-    }
-    let own = std::env::current_exe().unwrap();
-    let beside = own.parent().unwrap().parent().unwrap();
-    let path = beside.join("keelson-runtime");
-    assert!(
-        path.exists(),
-        "{} does not exist: run `cargo build -p keelson-runtime`, or set KEELSON_RUNTIME",
-        path.display()
-    );
-    path
+    keelson_testing::program("keelson-runtime")
 }
 
 /// The directories of a machine. Everything that runs in them is ended with it.

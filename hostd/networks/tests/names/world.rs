@@ -22,22 +22,7 @@ pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// The program.
 pub(crate) fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("KEELSON_RESOLVER") {
-        return path.into();
-    }
-    let own = std::env::current_exe().unwrap();
-    let path = own
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("keelson-resolver");
-    assert!(
-        path.exists(),
-        "{} does not exist: run `cargo build -p keelson-resolver`, or set KEELSON_RESOLVER",
-        path.display()
-    );
-    path
+    keelson_testing::program("keelson-resolver")
 }
 
 /// A container's network namespace.
