@@ -23,9 +23,13 @@ pub fn file(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A command with nothing in its environment but what leads it to this host.
+/// A command with nothing in its environment but what leads it to this host, and in the host's
+/// network namespace if it has one.
 pub fn command(host: &Host, program: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = match host.own_net() {
+        Some(net) => net.command(program),
+        None => Command::new(program),
+    };
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

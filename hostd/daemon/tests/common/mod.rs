@@ -197,7 +197,12 @@ impl Host {
 
     /// The network namespace in which hostd runs.
     pub fn net(&self) -> &net::Net {
-        self.net.as_ref().unwrap()
+        self.own_net().unwrap()
+    }
+
+    /// The network namespace, if it has one of its own.
+    pub fn own_net(&self) -> Option<&net::Net> {
+        self.net.as_ref()
     }
 
     /// Starts hostd with its root directory on another file system.

@@ -1,23 +1,8 @@
 //! Clients that others wrote, with networks of containers.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::common::clients::{Project, file, script};
+use crate::common::clients::{Project, command, file, script};
 use crate::common::{Host, wait_until};
 use crate::{host, idle, inspect};
-
-/// The command of a client in the network namespace of a hostd.
-fn command(host: &Host, program: &Path) -> Command {
-    let mut command = host.net().command(program);
-    command
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", host.path())
-        .env("TMPDIR", host.path())
-        .env("DOCKER_HOST", host.url());
-    command
-}
 
 #[test]
 fn python_sdk_with_networks() {
