@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use keelson_model::init::InitStatus;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::harness::disk::{Ext4State, check_ext4, partitions};
+use crate::harness::disk::{Ext4State, check_ext4, copy_sparse, partitions};
 use crate::harness::{Boot, CommandOutput, Disk, Machine, MachineSpec, Slot, assets, measurements};
 
 /// How long a boot to the API may take, firmware and software emulation on a busy machine
@@ -70,6 +71,18 @@ impl Lab {
     #[must_use]
     pub fn disk(&self) -> PathBuf {
         self.image.join("disk.raw")
+    }
+
+    /// A copy of the disk image, to which a test's machines may write, and its directory, which is
+    /// deleted on drop.
+    ///
+    /// # Errors
+    /// It can't be copied.
+    pub fn own_disk(&self) -> Result<(TempDir, PathBuf)> {
+        let directory = tempfile::tempdir()?;
+        let disk = directory.path().join("disk.raw");
+        copy_sparse(&self.disk(), &disk)?;
+        Ok((directory, disk))
     }
 
     /// A machine that boots through UEFI. Its writes are dropped at the end.
@@ -302,6 +315,27 @@ pub fn supervised_pid(machine: &Machine, name: &str) -> Result<i32> {
         Some(pid) => Ok(pid),
         None => bail!("{name} does not run: {:?}", status.processes),
     }
+}
+
+/// Requests an orderly power-off over the host API.
+///
+/// # Errors
+/// The API refuses.
+pub fn request_power_off(machine: &Machine) -> Result<()> {
+    let action = json!({"action": "poweroff"});
+    let answer = machine.api("POST", "/host/v1/power", Some(&action))?;
+    ensure!((200..300).contains(&answer.status), "{}", answer.text());
+    Ok(())
+}
+
+/// Powers a machine off in an orderly way, and waits for its end.
+///
+/// # Errors
+/// The API refuses, or the machine does not end in time.
+pub fn power_off(machine: &Machine) -> Result<()> {
+    request_power_off(machine)?;
+    machine.wait_for_exit(STOP_LIMIT)?;
+    Ok(())
 }
 
 /// The system services as the host API lists them.

@@ -49,6 +49,15 @@ fn of_init(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// The link that netcfg manages.
+fn managed_link(machine: &Machine) -> Result<Value> {
+    let status = host_get(machine, "/host/v1/status")?;
+    let links = status["network"]["links"].as_array();
+    let mut links = links.into_iter().flatten();
+    let managed = links.find(|link| link["name"] != "lo" && link["managed"] == true);
+    Ok(managed.cloned().unwrap_or_default())
+}
+
 #[test]
 fn a_machine_merges_its_configuration_and_takes_unconfirmed_changes_back() -> Result<()> {
     let Some(lab) = Lab::open()? else {
@@ -101,28 +110,11 @@ fn a_machine_merges_its_configuration_and_takes_unconfirmed_changes_back() -> Re
     of_init(&machine)?;
 
     // The network waits for a confirmation that does not come; netcfg hears of both changes.
+    let link = managed_link(&machine)?;
+    let name = link["name"].as_str().unwrap_or_default();
     let mtu = |machine: &Machine| -> Result<u64> {
-        let status = host_get(machine, "/host/v1/status")?;
-        let links = status["network"]["links"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let link = links
-            .iter()
-            .find(|link| link["name"] != "lo" && link["managed"] == true);
-        Ok(link.and_then(|link| link["mtu"].as_u64()).unwrap_or(0))
+        Ok(managed_link(machine)?["mtu"].as_u64().unwrap_or(0))
     };
-    let status = host_get(&machine, "/host/v1/status")?;
-    let links = status["network"]["links"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let link = links
-        .iter()
-        .find(|link| link["name"] != "lo" && link["managed"] == true);
-    let name = link
-        .and_then(|link| link["name"].as_str())
-        .unwrap_or_default();
     let before = mtu(&machine)?;
     let text = format!("[[network.link]]\nname = '{name}'\ndhcp4 = true\nmtu = 1400\n");
     let applied = post(

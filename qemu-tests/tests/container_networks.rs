@@ -6,10 +6,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
-use qemu_tests::lab::{BOOT_LIMIT, Lab, STOP_LIMIT, docker, load_busybox, shell, until};
-use serde_json::json;
+use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, load_busybox, power_off, shell, until};
 
 /// The port at which the page is published on the machine.
 const PORT: u16 = 8080;
@@ -162,9 +160,7 @@ fn publishing_names_and_separation_work_and_survive_a_reboot() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
 
     let spec = lab.direct("networks")?.disk(Disk::writable(&disk));
     let machine = spec.host_toml(SETTINGS).forward(0, PORT).launch()?;
@@ -207,13 +203,7 @@ fn publishing_names_and_separation_work_and_survive_a_reboot() -> Result<()> {
     relations(&machine)?;
     let networks = docker(&machine, &["network", "ls", "--format={{.ID}} {{.Name}}"])?;
 
-    let answer = machine.api(
-        "POST",
-        "/host/v1/power",
-        Some(&json!({"action": "poweroff"})),
-    )?;
-    ensure!((200..300).contains(&answer.status), "{}", answer.text());
-    machine.wait_for_exit(STOP_LIMIT)?;
+    power_off(&machine)?;
     drop(machine);
 
     let spec = lab.direct("networks-again")?.disk(Disk::writable(&disk));

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::harness::assets::{Corruption, busybox_archive, corrupt_archive};
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Boot, Credentials, Disk, Identity, Machine, MachineSpec, Network};
 use qemu_tests::lab::{BOOT_LIMIT, Lab, STOP_LIMIT, docker, host_get, load_busybox, shell};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -253,9 +252,7 @@ fn a_power_cut_during_docker_load_leaves_a_usable_store() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     let archive = busybox_archive()?;
     for cut in [Cut::Half, Cut::End] {
         let machine = lab.direct("cut")?.disk(Disk::writable(&disk)).launch()?;

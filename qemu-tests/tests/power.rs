@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, ended_cleanly, load_busybox, seconds, services,
-    shell, until,
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, ended_cleanly, load_busybox, request_power_off,
+    seconds, services, shell, until,
 };
 use serde_json::json;
 
@@ -17,9 +16,7 @@ fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Resul
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     let machine = lab.direct("deaf")?.disk(Disk::writable(&disk)).launch()?;
     machine.wait_api(BOOT_LIMIT)?;
     load_busybox(&machine)?;
@@ -161,9 +158,7 @@ fn power_off_is_orderly_and_everything_is_there_afterwards() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
 
     let machine = lab.direct("first")?.disk(Disk::writable(&disk)).launch()?;
     machine.wait_api(BOOT_LIMIT)?;
@@ -183,12 +178,7 @@ fn power_off_is_orderly_and_everything_is_there_afterwards() -> Result<()> {
     let id = docker(&machine, &["images", "-q", "--no-trunc"])?;
 
     let asked = machine.elapsed();
-    let answer = machine.api(
-        "POST",
-        "/host/v1/power",
-        Some(&json!({"action": "poweroff"})),
-    )?;
-    ensure!((200..300).contains(&answer.status), "{}", answer.text());
+    request_power_off(&machine)?;
     ended_cleanly(&machine, &disk)?;
     let (_, ended) = machine.wait_for_exit(Duration::ZERO)?;
     lab.record("poweroff_request_to_qemu_exit_s", seconds(ended - asked))?;
@@ -240,9 +230,7 @@ fn a_stop_that_is_forced_is_quick_and_clean() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     let machine = lab
         .direct("forced")?
         .disk(Disk::writable(&disk))

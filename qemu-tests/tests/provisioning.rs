@@ -5,13 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, boot_status, docker, host_get, load_busybox, shell,
-    until,
+    BOOT_LIMIT, Lab, SEES_ALL, boot_status, docker, host_get, load_busybox, power_off, shell, until,
 };
-use serde_json::json;
 
 const USER_DATA: &str = "#cloud-config\nhostname: seeded\nnonsense: 1\n";
 /// The first address is where QEMU forwards ports to; it would be given by DHCP, too.
@@ -99,9 +96,7 @@ fn a_seed_disk_is_read_once_and_not_needed_again() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (dir, disk) = lab.own_disk()?;
     let seed = seed(dir.path())?;
     let first = lab
         .direct("seeded")?
@@ -110,13 +105,7 @@ fn a_seed_disk_is_read_once_and_not_needed_again() -> Result<()> {
         .launch()?;
     first.wait_api(BOOT_LIMIT)?;
     is_as_the_seed_says(&first)?;
-    let answer = first.api(
-        "POST",
-        "/host/v1/power",
-        Some(&json!({"action": "poweroff"})),
-    )?;
-    ensure!(answer.status < 300, "{}", answer.text());
-    first.wait_for_exit(STOP_LIMIT)?;
+    power_off(&first)?;
     drop(first);
 
     let second = lab

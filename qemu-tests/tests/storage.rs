@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::harness::disk::{Ext4State, Partition, copy_sparse, partitions, use_large_sectors};
+use qemu_tests::harness::disk::{Ext4State, Partition, partitions, use_large_sectors};
 use qemu_tests::harness::{Bus, Disk, Machine, MachineSpec, Network};
 use qemu_tests::lab::{BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, load_busybox, seconds, shell, until};
 
@@ -100,9 +100,7 @@ fn a_disk_with_large_sectors_needs_its_own_table() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     // As it is, the kernel finds no partitions; the message says why.
     let large = || Disk::snapshot(&disk).sector(4096);
     let machine = lab
@@ -170,9 +168,7 @@ fn a_file_system_with_errors_is_checked() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     let root = root(&disk)?;
     let target = format!("{}?offset={}", disk.display(), root.offset);
     let output = Command::new("/usr/sbin/debugfs")
@@ -206,9 +202,7 @@ fn growth_needs_one_boot_and_survives_a_torn_table() -> Result<()> {
         ("20-gib", 20_u64 << 30, "to 19966 MiB"),
         ("3-tib", 3 << 40, "to 3145214 MiB"),
     ] {
-        let dir = tempfile::tempdir()?;
-        let disk = dir.path().join("disk.raw");
-        copy_sparse(&lab.disk(), &disk)?;
+        let (_dir, disk) = lab.own_disk()?;
         let device = OpenOptions::new().read(true).write(true).open(&disk)?;
         device.set_len(size)?;
         let writable = || Disk::writable(&disk);
@@ -244,9 +238,7 @@ fn a_copied_disk_makes_itself_a_new_identity() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     // Made for the first one; the board may be another one; the third one is a copy.
     for (name, uuid, serial, expected) in [
         (

@@ -49,6 +49,7 @@ const NOT_BUILT: Handler = handler!(objects::not_built);
 /// What only members of a swarm have, which this machine never is: 503, as with Docker outside of a
 /// swarm.
 const OF_SWARM: Handler = handler!(objects::no_swarm);
+/// The same for the leaving of a swarm, in words that clients know.
 const LEAVING: Handler = handler!(objects::leave_swarm);
 
 const RESIZE: &str = "sets the size of a terminal, at each change of a window";
