@@ -12,7 +12,7 @@
 //! 6. [`disk`] writes the deployment into a GPT disk image.
 //!
 //! [`image`] runs these stages; [`machine`] boots the result on a disk of the developer's own
-//! ([`vm_disk`]); [`testing`] runs all tests. Helpers: [`apt`], [`distribution`], [`privilege`] and
+//! ([`vm_disk`]); [`testing`] runs all tests; [`beside`] measures. Helpers: [`apt`], [`distribution`], [`privilege`] and
 //! [`tools`] for the building machine, [`clients`] for the programs that tests drive, [`cpio`] and
 //! [`initrd`] for the initrd, [`progress`] and [`spent`] for the terminal, [`workspace`] for paths.
 

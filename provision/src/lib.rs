@@ -4,8 +4,8 @@
 //!
 //! - [`user_data`]: tells formats apart. [`cloud_config`], [`ignition`]: two of them.
 //! - [`network`]: network configuration. [`nocloud`], [`clouds`]: documents of the sources.
-//! - [`compose`]: all documents of a [`seed`] into one layer that the schema takes.
-//! - [`yaml`], [`notes`], [`settings`], [`resources`], [`gzip`]: what they share.
+//! - [`compose`]: all documents of a [`seed`] into one layer that the schema takes (`fit`).
+//! - [`yaml`], `fields`, `paths`, [`notes`], [`settings`], [`resources`], [`gzip`]: what they share.
 //!
 //! The rest has effects:
 //!

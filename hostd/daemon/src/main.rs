@@ -9,6 +9,7 @@
 //! - `options`: the command line.
 //! - `daemon`: puts the parts together, and takes them apart again.
 //! - `notify`: reports to the supervisor.
+//! - `health`: whether the machine is healthy after its start.
 //! - `listen`: the sockets, and who may connect.
 //! - `tls`: the server's certificate on TCP.
 //! - `handshakes`: bounds the clients that have not proved yet who they are.

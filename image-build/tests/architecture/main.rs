@@ -5,6 +5,7 @@
 mod docker;
 mod errors;
 mod features;
+mod indexes;
 mod modules;
 mod names;
 mod supply_chain;

@@ -8,6 +8,7 @@
 //! - [`Event`] and [`wait`]: wait until a cgroup is empty or frozen, without asking repeatedly.
 //! - [`Figures`] and [`figures`]: its resource usage.
 //! - [`remove`]: kill what is left and remove the cgroup with those below it.
+//! - [`CgroupError`]: what was tried, with which file, and why it failed.
 
 pub mod controllers;
 mod error;

@@ -13,18 +13,18 @@
 //! yet, the correct files of the operator are used. The copy also stands in when the machine did not
 //! become healthy with the operator's files several times.
 //!
-//! The program `keelson-config` merges once at each boot and publishes the result; the other programs
+//! The program `keelson-configure` merges once at each boot and publishes the result; the other programs
 //! read that ([`current`]). Parsing ([`parse`], [`Merged`]) is pure. In the order of reading:
 //!
 //! - [`Sources`]: the paths.
 //! - [`load()`]: all layers from files, into a [`LoadedConfig`].
-//! - [`parse`], `command_line`: one layer, with its problems ([`Problem`]).
+//! - [`parse`], `command_line`: one layer, with its problems ([`Problem`]). `path`: names of fields.
 //! - `validate`, `not_built`: checks of values that have the right type.
 //! - [`schema`]: every field in words: remedies, effect of a change, the generated page.
 //! - [`merge()`], [`Merged`]: one layer over another, and where each value came from ([`ValueOrigin`]).
 //! - `effective`: the published result.
 //! - `trial`: the last good configuration and the count of starts that were not healthy.
-//! - [`change`], `history`: changes while the machine runs.
+//! - [`change`], `history`: changes while the machine runs, and their errors ([`ChangeError`]).
 
 pub mod change;
 mod command_line;

@@ -2,7 +2,7 @@
 //! and the messages on sockets. No behaviour beyond construction and parsing of single values lives
 //! here, apart from the reader of documents from outside ([`json`]).
 //!
-//! - [`host`], [`ip`]: the host's configuration.
+//! - [`host`], [`ip`], [`mark`]: the host's configuration, addresses, marks of packets.
 //! - [`init`]: the control socket of PID 1.
 //! - [`provision`]: what the provisioning tells others.
 //! - [`spec`], [`users`]: what a container is, in the engine's own terms.

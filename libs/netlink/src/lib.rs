@@ -7,7 +7,8 @@
 //! In the order in which a caller needs them:
 //!
 //! - [`Namespace`]: create or open a network namespace, and run code in it.
-//! - [`Netlink`]: a connection to the kernel in one namespace, with a call for each operation.
+//! - [`Netlink`]: a connection to the kernel in one namespace, with a call for each operation
+//!   (`requests`; `convert`: the kernel's messages as our types).
 //! - [`Batches`]: a connection that sends many [`Request`]s at once, for code where each
 //!   microsecond counts. Requests are plain values.
 //! - [`Worker`]: a thread with such a connection, which also visits other namespaces.

@@ -8,13 +8,14 @@
 //! In the order in which a caller needs them:
 //!
 //! - [`Netfilter`]: a socket in the network namespace of the thread that opens it.
-//! - [`Table`], [`Chain`], [`Set`]: the objects that can be created.
+//! - [`Table`], [`Chain`], [`BaseChain`], [`Set`]: the objects that can be created.
 //! - [`Rule`], built from comparisons of [`Field`]s and look-ups in sets.
 //! - [`Element`]: a member of a set or map, built from [`Value`]s.
 //! - [`Batch`]: changes that take effect together or not at all.
 //! - [`Monitor`]: reports that somebody else changed a table.
 //! - [`Flow`]: a tracked connection.
 //! - [`redirect`]: everything that a container's DNS needs.
+//! - `wire`, `listing`: messages as bytes and back.
 //! - [`NftError`]: why a call failed.
 
 mod batch;

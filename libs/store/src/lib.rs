@@ -5,6 +5,7 @@
 //! * [`file`]: the atomic replacement of a file that documents are built on.
 //! * [`lock`]: one process per directory.
 //! * [`objects`]: a directory per object, made visible by its document and removed by one rename.
+//! * [`StoreError`]: why a document could not be read or written.
 
 pub mod document;
 mod error;
