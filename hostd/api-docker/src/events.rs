@@ -1,5 +1,7 @@
 //! `GET /events`: what happens to containers, images, volumes and networks, and what happened recently.
 
+mod render;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use hostd_containers::ContainerEvent;
-use hostd_images::{ImageAction, ImageEvent};
+use hostd_images::ImageEvent;
 use hostd_networks::NetworkEvent;
 use hostd_volumes::VolumeEvent;
 use http::Response;
@@ -133,18 +135,6 @@ impl Event {
     }
 }
 
-impl From<ContainerEvent> for Event {
-    fn from(event: ContainerEvent) -> Self {
-        Self::new(
-            "container",
-            event.action,
-            event.id,
-            event.attributes,
-            event.time,
-        )
-    }
-}
-
 /// A reference without its tag or digest.
 fn without_tag(name: &str) -> &str {
     let name = name.split('@').next().unwrap_or(name);
@@ -152,45 +142,6 @@ fn without_tag(name: &str) -> &str {
         // A colon before a slash belongs to the registry's port.
         Some((before, tag)) if !tag.contains('/') => before,
         _ => name,
-    }
-}
-
-impl From<ImageEvent> for Event {
-    fn from(event: ImageEvent) -> Self {
-        let mut attributes: BTreeMap<_, _> = event.labels.into_iter().collect();
-        let remote = matches!(event.action, ImageAction::Pull | ImageAction::Push);
-        // Pulls and pushes name the image as the registry does.
-        let (id, name) = match (remote, event.id) {
-            (true, _) => (event.name.clone(), without_tag(&event.name).to_owned()),
-            (false, id) => (id.map(|id| id.to_string()).unwrap_or_default(), event.name),
-        };
-        if !name.is_empty() {
-            attributes.insert("name".to_owned(), name);
-        }
-        if let Some(bytes) = event.reclaimed {
-            attributes.insert("reclaimed".to_owned(), bytes.to_string());
-        }
-        Self::new(
-            "image",
-            event.action.as_str().to_owned(),
-            id,
-            attributes,
-            event.time,
-        )
-    }
-}
-
-impl From<VolumeEvent> for Event {
-    fn from(event: VolumeEvent) -> Self {
-        let action = event.action.to_owned();
-        Self::new("volume", action, event.name, event.attributes, event.time)
-    }
-}
-
-impl From<NetworkEvent> for Event {
-    fn from(event: NetworkEvent) -> Self {
-        let action = event.action.to_owned();
-        Self::new("network", action, event.id, event.attributes, event.time)
     }
 }
 
@@ -408,25 +359,6 @@ mod tests {
             past.push(Arc::new(event));
         }
         assert_eq!(past.events.len(), KEPT);
-    }
-
-    #[test]
-    fn networks_have_events() {
-        let attributes = [("name", "front"), ("type", "bridge"), ("container", "c1")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()));
-        let event = Event::from(NetworkEvent {
-            action: "connect",
-            id: "abc".to_owned(),
-            attributes: attributes.into(),
-            time: 7,
-        });
-        let shown = serde_json::to_value(&event).unwrap();
-        assert_eq!(shown["Type"], "network");
-        assert_eq!(shown["Action"], "connect");
-        assert_eq!(shown["Actor"]["ID"], "abc");
-        assert_eq!(shown["Actor"]["Attributes"]["container"], "c1");
-        assert!(event.fits(&filters(r#"{"type":["network"],"network":["front"]}"#)));
-        assert!(!event.fits(&filters(r#"{"network":["back"]}"#)));
     }
 
     #[test]

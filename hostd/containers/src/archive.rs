@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::container::Container;
 use crate::copy_error::CopyError;
 use crate::engine::Inner;
-use crate::types::{Receiver, Scope, WaitCondition};
+use crate::types::{ContainerAction, Receiver, Scope, WaitCondition};
 use crate::{Engine, EngineError};
 use root::Root;
 pub use unpack::ExtractOptions;
@@ -102,7 +102,7 @@ impl Engine {
             Ok::<_, CopyError>((stat, object, asked, view))
         };
         let (stat, object, asked, view) = blocking(look).await??;
-        self.inner.emit(&container, "archive-path", &[]);
+        self.inner.emit(&container, ContainerAction::CopyOut);
         let (sender, pieces) = mpsc::channel(DEPTH);
         let work = move || {
             let _held = held;
@@ -169,7 +169,7 @@ impl Engine {
             Err(_) if interrupted => Err(CopyError::Interrupted(container.id.clone()).into()),
             Err(error) => Err(error),
             Ok(()) => {
-                self.inner.emit(&container, "extract-to-dir", &[]);
+                self.inner.emit(&container, ContainerAction::CopyIn);
                 Ok(())
             }
         }

@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::container::{Container, PendingAttach};
-use crate::types::{AttachOptions, Attached, Frame, LogQuery, Logs, Receiver, Scope, Status};
+use crate::types::{AttachOptions, Attached, ContainerAction, Frame, LogQuery, Logs, Receiver, Scope, Status};
 use crate::{Engine, EngineError};
 
 /// How many bytes of standard input are read before the container takes them.
@@ -69,7 +69,7 @@ impl Engine {
             });
         }
         drop(guard);
-        self.inner.emit(&container, "attach", &[]);
+        self.inner.emit(&container, ContainerAction::Attach);
         Ok(Attached {
             input,
             output: Receiver(output),
@@ -119,7 +119,7 @@ impl Engine {
         let (sender, output) = mpsc::channel(OUTPUT_BUFFER);
         let id = container.id.clone();
         tokio::spawn(async move { forward(&mut logs, &sender, &id).await });
-        self.inner.emit(&container, "attach", &[]);
+        self.inner.emit(&container, ContainerAction::Attach);
         Ok(Attached {
             input,
             output: Receiver(output),
@@ -170,7 +170,7 @@ impl Engine {
             }
             drop((reading, carrying));
         });
-        self.inner.emit(container, "attach", &[]);
+        self.inner.emit(container, ContainerAction::Attach);
         Ok(Attached {
             input,
             output: Receiver(output),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hostd_images::{Change, CommitOptions, ImageId, WritableLayer};
+use keelson_model::limits;
 use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::engine::Inner;
 use crate::machine::{Ask, Freezer};
-use crate::types::{CommitRequest, Receiver, Scope, Snapshot, Status};
+use crate::types::{CommitRequest, ContainerAction, Receiver, Scope, Snapshot, Status};
 use crate::{Engine, EngineError};
 
 /// How many pieces of an archive wait for a slow client.
@@ -46,7 +47,7 @@ impl Engine {
         let (inner, container) = self.readable(scope, name, "export")?;
         let (work, of) = (Arc::clone(&inner), Arc::clone(&container));
         let layer = blocking(move || work.writable(&of)).await?;
-        inner.emit(&container, "export", &[]);
+        inner.emit(&container, ContainerAction::Export);
         let (sender, pieces) = mpsc::channel(EXPORT_DEPTH);
         // A separate thread, because a slow client decides how long it runs, and the shared threads
         // are for starts.
@@ -181,12 +182,12 @@ impl Inner {
             }
             other => other?,
         };
-        let attributes = [
-            ("comment", comment),
-            ("imageID", made.id.to_string()),
-            ("imageRef", made.references.concat()),
-        ];
-        self.emit(container, "commit", &attributes);
+        let action = ContainerAction::Commit {
+            comment: limits::shortened(&comment, limits::EVENT),
+            image: made.id.to_string(),
+            reference: made.references.concat(),
+        };
+        self.emit(container, action);
         Ok(made.id)
     }
 

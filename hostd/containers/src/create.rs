@@ -18,7 +18,7 @@ use crate::machine::Found;
 use crate::old::OldDocument;
 use crate::spec::available::check_host;
 use crate::spec::check::check;
-use crate::types::{CreateRequest, Created, Scope, Shown, Snapshot, State};
+use crate::types::{ContainerAction, CreateRequest, Created, Scope, Shown, Snapshot, State};
 use crate::{Engine, EngineError, names};
 
 /// How often another name is generated when the last one was taken.
@@ -104,7 +104,7 @@ impl Inner {
                     registry.insert(id, Arc::clone(&container))
                 });
                 self.configure_networks(&container.snapshot());
-                self.emit(&container, "create", &[]);
+                self.emit(&container, ContainerAction::Create);
                 Ok(Created { id: id.to_owned() })
             }
             Err(error) => {
@@ -288,11 +288,8 @@ impl Inner {
         }
         Arc::make_mut(&mut container.live().snapshot).name = new.to_owned();
         self.with_mut(container.scope, |registry| registry.release(&snapshot.name));
-        self.emit(
-            container,
-            "rename",
-            &[("oldName", format!("/{}", snapshot.name))],
-        );
+        let former = snapshot.name.clone();
+        self.emit(container, ContainerAction::Rename { former });
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ use crate::registry::Registry;
 use crate::shim::Program;
 use crate::stats::clock::Clock;
 use crate::types::{
-    CgroupParent, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
+    CgroupParent, ContainerAction, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
 };
 
 /// The result of [`Engine::wait`]: ready when the condition is met.
@@ -260,44 +260,39 @@ impl Inner {
     pub(crate) fn emit(
         &self,
         container: &Container,
-        action: impl Into<String>,
-        extra: &[(&str, String)],
+        action: impl Into<ContainerAction>,
     ) {
         let snapshot = container.snapshot();
         let labels = limits::fitting(&snapshot.spec.labels, limits::EVENT);
-        let mut attributes: BTreeMap<_, _> = labels
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        attributes.insert("image".to_owned(), snapshot.image().into_owned());
-        attributes.insert("name".to_owned(), snapshot.name.clone());
-        for (name, value) in extra {
-            let value = limits::shortened(value, limits::EVENT);
-            attributes.insert((*name).to_owned(), value);
-        }
-        self.send(
-            container.scope,
-            action.into(),
-            container.id.clone(),
-            attributes,
-        );
+        self.send(ContainerEvent {
+            scope: container.scope,
+            action: action.into(),
+            id: container.id.clone(),
+            name: snapshot.name.clone(),
+            image: snapshot.image().into_owned(),
+            labels: labels
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            time: now(),
+        });
     }
 
     /// Sends the event of a prune.
     pub(crate) fn emit_prune(&self, scope: Scope, reclaimed: u64) {
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
-        self.send(scope, "prune".to_owned(), String::new(), attributes);
+        self.send(ContainerEvent {
+            scope,
+            action: ContainerAction::Prune { reclaimed },
+            id: String::new(),
+            name: String::new(),
+            image: String::new(),
+            labels: BTreeMap::new(),
+            time: now(),
+        });
     }
 
-    fn send(&self, scope: Scope, action: String, id: String, attributes: BTreeMap<String, String>) {
-        let time = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    fn send(&self, event: ContainerEvent) {
         // There may be no subscribers.
-        let _ = self.events.send(ContainerEvent {
-            scope,
-            action,
-            id,
-            attributes,
-            time,
-        });
+        let _ = self.events.send(event);
     }
 
     /// Writes the state for the next engine. It is synchronised a moment later, so that a start or
@@ -345,7 +340,12 @@ pub(crate) fn off_workers<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Docker's name for a container in error messages about its state.
+/// The time of an event, in nanoseconds since 1970.
+fn now() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// The name of a container in error messages about its state.
 pub(crate) fn not_running(container: &Container) -> EngineError {
     EngineError::Conflict(format!("container {} is not running", container.id))
 }

@@ -21,7 +21,7 @@ use crate::engine::{Inner, not_running, off_workers};
 use crate::executions::lifecycle::Event;
 use crate::executions::record::Records;
 use crate::executions::{Exec, ExecRequest, ExecSnapshot, ExecState};
-use crate::types::{Attached, Scope, Status};
+use crate::types::{Attached, ContainerAction, Scope, Status};
 use crate::{Engine, EngineError, names};
 
 /// How long a resize waits for a running start.
@@ -55,14 +55,16 @@ impl Engine {
             ExecState::Created,
         ));
         let id = exec.id.clone();
-        let action = format!("exec_create: {}", exec.command_line());
+        let action = ContainerAction::ExecCreate {
+            exec: id.clone(),
+            command: exec.command_line(),
+        };
         self.inner.executions.insert(Arc::clone(&exec))?;
         if let Err(error) = off_workers(|| exec.record()) {
             self.inner.executions.remove(&id);
             return Err(error);
         }
-        self.inner
-            .emit(&container, action, &[("execID", id.clone())]);
+        self.inner.emit(&container, action);
         Ok(id)
     }
 
@@ -180,8 +182,9 @@ impl Engine {
     /// Records that a client has detached by the key sequence.
     pub fn exec_detached(&self, scope: Scope, id: &str) {
         if let Ok((exec, container)) = self.inner.find_exec(scope, id) {
+            let exec = exec.id.clone();
             self.inner
-                .emit(&container, "exec_detach", &[("execID", exec.id.clone())]);
+                .emit(&container, ContainerAction::ExecDetach { exec });
         }
     }
 }

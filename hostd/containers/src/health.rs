@@ -30,6 +30,7 @@ use crate::engine::{Inner, off_workers};
 use crate::executions::ExecRequest;
 use crate::machine::{CheckNumber, Event};
 use crate::shim::Connection;
+use crate::types::ContainerAction;
 use crate::types::health::{CheckOutcome, CheckResult, Health};
 use crate::{EngineError, Signal, names};
 
@@ -64,10 +65,20 @@ impl Inner {
         };
         let exec = names::new_id();
         let command = request(&check).command_line();
-        for what in ["exec_create", "exec_start"] {
-            let action = format!("{what}: {command}");
-            self.emit(container, action, &[("execID", exec.clone())]);
-        }
+        self.emit(
+            container,
+            ContainerAction::ExecCreate {
+                exec: exec.clone(),
+                command: command.clone(),
+            },
+        );
+        self.emit(
+            container,
+            ContainerAction::ExecStart {
+                exec: exec.clone(),
+                command,
+            },
+        );
         // The lock prevents the task from ending before it is recorded.
         let mut live = container.live();
         let (inner, checked, name) = (Arc::clone(self), Arc::clone(container), exec.clone());
@@ -121,8 +132,7 @@ impl Inner {
     }
 
     fn tell_end(&self, container: &Container, exec: String, code: i32) {
-        let attributes = [("execID", exec), ("exitCode", code.to_string())];
-        self.emit(container, "exec_die", &attributes);
+        self.emit(container, ContainerAction::ExecDie { exec, code });
     }
 
     async fn check(

@@ -129,7 +129,8 @@ pub use stats::{ContainerStats, Measured, StatsWatch};
 pub use tag::{check_tag, tag_of};
 pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
-    AttachOptions, Attached, CgroupParent, CommitRequest, ContainerEvent, CreateRequest, Created,
+    AttachOptions, Attached, CgroupParent, CommitRequest, ContainerAction, ContainerEvent,
+    CreateRequest, Created,
     EngineOptions, Frame, LogPart, LogQuery, Logs, NewId, ProcessInfo, Pruned, Receiver, Scope,
     Shown, Snapshot, SpecChange, State, Status, WaitCondition, WaitResult,
 };

@@ -228,20 +228,11 @@ impl Inner {
     }
 
     fn tell(&self, container: &Container, happening: Happening) {
-        let action = happening.action();
-        match happening {
-            Happening::Die { code, seconds } => {
-                // Clients get this event first.
-                drop(self.unplug(&container.id));
-                let code = ("exitCode", code.to_string());
-                let duration = ("execDuration", seconds.to_string());
-                self.emit(container, action, &[code, duration]);
-            }
-            Happening::Kill(signal) => {
-                self.emit(container, action, &[("signal", signal.to_string())]);
-            }
-            _ => self.emit(container, action, &[]),
+        if matches!(happening, Happening::Die { .. }) {
+            // The event of the disconnection comes first.
+            drop(self.unplug(&container.id));
         }
+        self.emit(container, happening);
     }
 
     /// Ends processes that outlived their shim, and removes their cgroup. With a pid namespace

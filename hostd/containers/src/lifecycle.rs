@@ -8,7 +8,7 @@ use keelson_shim_protocol::Request;
 
 use crate::engine::{Inner, require_process};
 use crate::machine::{Ask, Freezer, Stopper};
-use crate::types::{Scope, Snapshot};
+use crate::types::{ContainerAction, Scope, Snapshot};
 use crate::{Engine, EngineError, Signal};
 
 impl Engine {
@@ -99,8 +99,8 @@ impl Engine {
         if container.snapshot().spec.process.terminal.is_some() {
             container.shim().command("resize", &request).await?;
         }
-        let size = [("height", rows.to_string()), ("width", columns.to_string())];
-        self.inner.emit(&container, "resize", &size);
+        let action = ContainerAction::Resize { rows, columns };
+        self.inner.emit(&container, action);
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! The types of the engine's interface.
 
+mod event;
 pub(crate) mod health;
 mod process;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 pub use crate::cgroup_parent::CgroupParent;
 use crate::old::ReadOld;
 use crate::{EngineError, files, names};
+pub use event::{ContainerAction, ContainerEvent};
 pub use process::ProcessInfo;
 
 /// Whose container it is. The two never see each other.
@@ -176,7 +177,7 @@ pub struct Created {
     pub id: String,
 }
 
-/// The state of a container, in Docker's words.
+/// The state of a container, as documents name it and clients see it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -198,7 +199,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Docker's word.
+    /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -216,7 +217,7 @@ impl Status {
         matches!(self, Self::Running | Self::Paused)
     }
 
-    /// Whether Docker calls it running, which includes a pending restart.
+    /// Whether it counts as running, which includes a pending restart.
     pub const fn counts_as_running(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Restarting)
     }
@@ -441,19 +442,4 @@ impl<T> futures::Stream for Receiver<T> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         self.0.poll_recv(context)
     }
-}
-
-/// An event of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerEvent {
-    /// Whose container.
-    pub scope: Scope,
-    /// Docker's name: `create`, `start`, `die`, `exec_create: sh`, ….
-    pub action: String,
-    /// Which container.
-    pub id: String,
-    /// `image`, `name`, the labels and what belongs to the action (`exitCode`, `signal`, …).
-    pub attributes: BTreeMap<String, String>,
-    /// Nanoseconds since 1970.
-    pub time: i64,
 }

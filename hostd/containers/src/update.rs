@@ -10,7 +10,7 @@ use crate::engine::{Inner, require_readable};
 use crate::spec::available::{check_controllers, check_cpuset};
 use crate::spec::check::check;
 use crate::spec::limits;
-use crate::types::{Scope, Snapshot, SpecChange};
+use crate::types::{ContainerAction, Scope, Snapshot, SpecChange};
 use crate::{Engine, EngineError, devices};
 
 impl Engine {
@@ -74,7 +74,7 @@ impl Inner {
         container.live().update(|current| {
             (current.spec, current.shown) = (changed.spec, changed.shown);
         });
-        self.emit(container, "update", &[]);
+        self.emit(container, ContainerAction::Update);
         Ok(())
     }
 }

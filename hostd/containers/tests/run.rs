@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use hostd_containers::{AttachOptions, EngineError, LogQuery, Status, WaitCondition};
+use hostd_containers::{AttachOptions, ContainerAction, EngineError, LogQuery, Status, WaitCondition};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{
     BindMount, CapabilitySet, HostName, HostsEntry, MountKind, MountSpec, Propagation, ReadOnly,
@@ -46,14 +46,22 @@ fn output_exit_code_log_and_events() {
 
         let mut actions = Vec::new();
         while let Ok(event) = events.try_recv() {
-            assert_eq!(event.attributes["team"], "a");
-            assert_eq!(event.attributes["image"], "box");
-            if event.action == "die" {
-                assert_eq!(event.attributes["exitCode"], "7");
-            }
+            assert_eq!(event.labels["team"], "a");
+            assert_eq!(event.image, "box");
             actions.push(event.action);
         }
-        assert_eq!(actions, ["create", "attach", "start", "die"]);
+        assert!(
+            matches!(
+                actions.as_slice(),
+                [
+                    ContainerAction::Create,
+                    ContainerAction::Attach,
+                    ContainerAction::Start,
+                    ContainerAction::Die { code: 7, .. }
+                ]
+            ),
+            "{actions:?}"
+        );
         // Nothing of the run is left, a moment after its end.
         let deadline = tokio::time::Instant::now() + LIMIT;
         while exists(&snapshot.run_directory) {

@@ -209,8 +209,7 @@ pub enum ImageAction {
     Push,
     /// Imported from a root file system's archive.
     Import,
-    /// Made from a container. In Docker this is an event of the container, so the store does not
-    /// send it.
+    /// Made from a container. That is an event of the container, so the store does not send it.
     Commit,
     /// Saved to an archive.
     Save,
@@ -224,24 +223,6 @@ pub enum ImageAction {
     Delete,
 }
 
-impl ImageAction {
-    /// Docker's word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Load => "load",
-            Self::Pull => "pull",
-            Self::Push => "push",
-            Self::Import => "import",
-            Self::Commit => "commit",
-            Self::Save => "save",
-            Self::Prune => "prune",
-            Self::Tag => "tag",
-            Self::Untag => "untag",
-            Self::Delete => "delete",
-        }
-    }
-}
-
 /// An event of the store.
 #[derive(Debug, Clone)]
 pub struct ImageEvent {
@@ -249,11 +230,11 @@ pub struct ImageEvent {
     pub action: ImageAction,
     /// The image. `None` if the event belongs to no single image.
     pub id: Option<ImageId>,
-    /// The attribute `name` of Docker's event: a familiar reference, or the identifier.
+    /// What the image was called by: a familiar reference, or the identifier.
     pub name: String,
     /// Bytes of disk that were freed.
     pub reclaimed: Option<u64>,
-    /// Labels of the image. Docker's event has them as attributes.
+    /// Labels of the image, as far as they fit in a queue.
     pub labels: Vec<(String, String)>,
     /// Nanoseconds since 1970 (CLOCK_REALTIME).
     pub time: i64,

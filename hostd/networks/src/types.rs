@@ -11,14 +11,37 @@ use serde::{Deserialize, Serialize};
 /// An event of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkEvent {
-    /// `create`, `connect`, `disconnect`, `destroy` or `prune`.
-    pub action: &'static str,
-    /// The network's identifier; empty for `prune`.
+    /// What happened.
+    pub action: NetworkAction,
+    /// The network's identifier; empty for a prune.
     pub id: String,
-    /// Further attributes.
-    pub attributes: BTreeMap<String, String>,
+    /// Its name; empty for a prune.
+    pub name: String,
+    /// The name of its driver; empty for a prune.
+    pub driver: &'static str,
     /// Nanoseconds since 1970.
     pub time: i64,
+}
+
+/// What happened to a network. Containers are named by their identifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkAction {
+    /// It was created.
+    Create,
+    /// A container was connected to it.
+    Connect {
+        /// The container.
+        container: String,
+    },
+    /// A container was disconnected from it.
+    Disconnect {
+        /// The container.
+        container: String,
+    },
+    /// It is gone.
+    Destroy,
+    /// Unused networks were removed.
+    Prune,
 }
 
 /// What a running container had in its networks when an earlier engine ended.

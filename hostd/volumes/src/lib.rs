@@ -38,7 +38,8 @@ pub use plugins::{DescriptionError, PluginError};
 pub use removing::Force;
 pub use store::VolumeStore;
 pub use types::{
-    LOCAL, NewVolume, PrunedVolumes, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease,
+    LOCAL, NewVolume, PrunedVolumes, Reach, StoreOptions, Volume, VolumeAction, VolumeEvent,
+    VolumeLease,
 };
 pub use unfit::Unfit;
 pub use usage::VolumeUse;

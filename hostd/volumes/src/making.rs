@@ -17,7 +17,7 @@ use crate::options;
 use crate::plugins::Hurry;
 use crate::removing::delete;
 use crate::store::{Inner, VolumeStore, volume};
-use crate::types::{LOCAL, NewVolume, Volume, VolumeLease};
+use crate::types::{LOCAL, NewVolume, Volume, VolumeAction, VolumeLease};
 use crate::unfit::Unfit;
 
 impl VolumeStore {
@@ -190,7 +190,7 @@ impl Inner {
         let name = new.name.clone();
         match self.keep(new) {
             Ok(volume) if found.is_none() => {
-                self.emit("create", &name, [("driver", volume.driver.clone())]);
+                self.emit(VolumeAction::Create, &name, &volume.driver);
                 Ok((volume, true))
             }
             Ok(volume) => Ok((volume, false)),
@@ -213,7 +213,7 @@ impl Inner {
             ..new
         };
         let volume = self.keep(new)?;
-        self.emit("create", &volume.name, [("driver", LOCAL.to_owned())]);
+        self.emit(VolumeAction::Create, &volume.name, LOCAL);
         Ok(volume)
     }
 

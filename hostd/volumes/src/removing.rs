@@ -12,7 +12,7 @@ use crate::name;
 use crate::names::Turn;
 use crate::plugins::{Hurry, PluginError};
 use crate::store::{Inner, VolumeStore};
-use crate::types::{PrunedVolumes, Volume};
+use crate::types::{PrunedVolumes, Volume, VolumeAction};
 
 /// Whether a volume that can't be removed is at least forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl VolumeStore {
                     let driver =
                         driver.ok_or_else(|| VolumeError::NoSuchVolume(name.to_owned()))?;
                     self.0.ask_to_remove(&driver, name)?;
-                    self.0.emit("destroy", name, [("driver", driver)]);
+                    self.0.emit(VolumeAction::Destroy, name, &driver);
                 }
             }
             Ok(None)
@@ -101,8 +101,8 @@ impl VolumeStore {
                 Err(error) => tracing::warn!(name = volume.name, %error, "volume not removed"),
             }
         }
-        self.0
-            .emit("prune", "", [("reclaimed", pruned.bytes.to_string())]);
+        let reclaimed = pruned.bytes;
+        self.0.emit(VolumeAction::Prune { reclaimed }, "", "");
         Ok(pruned)
     }
 }
@@ -135,7 +135,7 @@ impl Inner {
         volumes.remove(name);
         drop(volumes);
         self.usage.forget(name);
-        self.emit("destroy", name, [("driver", volume.driver.clone())]);
+        self.emit(VolumeAction::Destroy, name, &volume.driver);
         Ok(trash)
     }
 
@@ -161,7 +161,7 @@ impl Inner {
         }
         self.forget(&known.name)?;
         self.usage.forget(&known.name);
-        self.emit("destroy", &known.name, [("driver", known.driver.clone())]);
+        self.emit(VolumeAction::Destroy, &known.name, &known.driver);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use crate::mounted::Usage;
 use crate::name;
 use crate::names::Names;
 use crate::plugins::Plugins;
-use crate::types::{LOCAL, Reach, StoreOptions, Volume, VolumeEvent, VolumeLease};
+use crate::types::{LOCAL, Reach, StoreOptions, Volume, VolumeAction, VolumeEvent, VolumeLease};
 
 /// How many events a slow subscriber may lag behind before it loses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -144,18 +144,12 @@ impl Inner {
         all.iter().any(|holder| !known.contains(holder))
     }
 
-    pub(crate) fn emit<const N: usize>(
-        &self,
-        action: &'static str,
-        name: &str,
-        attributes: [(&str, String); N],
-    ) {
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
+    pub(crate) fn emit(&self, action: VolumeAction, name: &str, driver: &str) {
         // There may be no subscribers.
         let _ = self.events.send(VolumeEvent {
             action,
             name: name.to_owned(),
-            attributes: BTreeMap::from(attributes),
+            driver: driver.to_owned(),
             time: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
         });
     }

@@ -114,14 +114,44 @@ pub type VolumeLease = Lease<String, String>;
 /// An event of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeEvent {
-    /// `create`, `mount`, `unmount`, `destroy` or `prune`.
-    pub action: &'static str,
-    /// The volume; empty for `prune`.
+    /// What happened.
+    pub action: VolumeAction,
+    /// The volume; empty for a prune.
     pub name: String,
-    /// Further attributes.
-    pub attributes: BTreeMap<String, String>,
+    /// Its driver; empty for a prune.
+    pub driver: String,
     /// Nanoseconds since 1970.
     pub time: i64,
+}
+
+/// What happened to a volume. Containers are named by their identifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeAction {
+    /// It was created.
+    Create,
+    /// A container that starts has it.
+    Mount {
+        /// The container.
+        container: String,
+        /// Where it is in the container.
+        destination: String,
+        /// Whether the container may write.
+        writable: bool,
+        /// The propagation of its mount; empty for the usual one.
+        propagation: String,
+    },
+    /// A container has it no longer.
+    Unmount {
+        /// The container.
+        container: String,
+    },
+    /// It is gone.
+    Destroy,
+    /// Unused volumes were removed.
+    Prune {
+        /// Freed bytes of disk.
+        reclaimed: u64,
+    },
 }
 
 /// The result of a prune.

@@ -13,7 +13,7 @@ use crate::mounted::{is_mounted, mount, unmount};
 use crate::options;
 use crate::plugins::{Plugin, PluginError};
 use crate::store::{Inner, VolumeStore};
-use crate::types::Volume;
+use crate::types::{Volume, VolumeAction};
 
 /// A container's use of a volume, until [`VolumeUse::end`].
 #[derive(Debug)]
@@ -303,30 +303,25 @@ impl VolumeUse {
 
     /// Announces that the container has the volume at `destination`.
     pub fn announce(&self, destination: &str, writable: bool, propagation: &str) {
-        self.store.0.emit(
-            "mount",
-            &self.volume.name,
-            [
-                ("container", self.container.clone()),
-                ("destination", destination.to_owned()),
-                ("driver", self.volume.driver.clone()),
-                ("propagation", propagation.to_owned()),
-                ("read/write", writable.to_string()),
-            ],
-        );
+        self.emit(VolumeAction::Mount {
+            container: self.container.clone(),
+            destination: destination.to_owned(),
+            writable,
+            propagation: propagation.to_owned(),
+        });
     }
 
     /// Ends the use. After the last use, the volume is unmounted.
     pub fn end(self) {
         self.end_silently();
-        self.store.0.emit(
-            "unmount",
-            &self.volume.name,
-            [
-                ("container", self.container.clone()),
-                ("driver", self.volume.driver.clone()),
-            ],
-        );
+        self.emit(VolumeAction::Unmount {
+            container: self.container.clone(),
+        });
+    }
+
+    fn emit(&self, action: VolumeAction) {
+        let (name, driver) = (&self.volume.name, &self.volume.driver);
+        self.store.0.emit(action, name, driver);
     }
 
     /// Like [`VolumeUse::end`], for a use that was not announced.

@@ -16,7 +16,7 @@ use crate::executions::Exec;
 use crate::executions::lifecycle::{Action, Event, ExecState};
 use crate::executions::record::Left;
 use crate::shim::Connection;
-use crate::types::{Attached, Receiver};
+use crate::types::{Attached, ContainerAction, Receiver};
 
 /// Pause before a shim that does not answer is asked again. It doubles.
 const FIRST: Duration = Duration::from_millis(50);
@@ -35,7 +35,6 @@ impl Inner {
     /// Passes an event to an execution's life cycle, and carries out the actions. An event that
     /// comes twice or too late changes nothing.
     pub(super) fn exec_event(&self, exec: &Exec, container: &Container, event: Event) {
-        let id = || ("execID", exec.id.clone());
         for action in exec.apply(event).unwrap_or_default() {
             match action {
                 Action::Record => {
@@ -45,13 +44,16 @@ impl Inner {
                     }
                 }
                 Action::AnnounceStart => {
-                    let action = format!("exec_start: {}", exec.command_line());
-                    self.emit(container, action, &[id()]);
+                    let action = ContainerAction::ExecStart {
+                        exec: exec.id.clone(),
+                        command: exec.command_line(),
+                    };
+                    self.emit(container, action);
                 }
                 Action::AnnounceEnd => {
                     if let ExecState::Ended { code, .. } = exec.state() {
-                        let attributes = [id(), ("exitCode", code.to_string())];
-                        self.emit(container, "exec_die", &attributes);
+                        let exec = exec.id.clone();
+                        self.emit(container, ContainerAction::ExecDie { exec, code });
                     }
                 }
             }

@@ -7,7 +7,7 @@ use keelson_shim_protocol::Exit;
 
 use super::health::CheckNumber;
 use crate::Signal;
-use crate::types::Status;
+use crate::types::{ContainerAction, Status};
 use crate::types::health::{CheckResult, HealthStatus};
 
 /// A request that waits for its answer. Each is answered exactly once.
@@ -243,9 +243,27 @@ pub(crate) enum Happening {
     Health(HealthStatus),
 }
 
+impl From<Happening> for ContainerAction {
+    fn from(happening: Happening) -> Self {
+        match happening {
+            Happening::Start => Self::Start,
+            Happening::Restart => Self::Restart,
+            Happening::Oom => Self::OutOfMemory,
+            Happening::Die { code, seconds } => Self::Die { code, seconds },
+            Happening::Kill(signal) => Self::Kill(signal),
+            Happening::Stop => Self::Stop,
+            Happening::Pause => Self::Pause,
+            Happening::Unpause => Self::Unpause,
+            Happening::Destroy => Self::Destroy,
+            Happening::Health(status) => Self::Health(status),
+        }
+    }
+}
+
+#[cfg(test)]
 impl Happening {
-    /// Docker's word for it.
-    pub(crate) const fn action(self) -> &'static str {
+    /// Its name in the table.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Restart => "restart",

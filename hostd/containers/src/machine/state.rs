@@ -117,7 +117,7 @@ pub(crate) struct Unknown {
 }
 
 impl Life {
-    /// Docker's word for it.
+    /// The state that documents keep and clients see.
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Created => Status::Created,

@@ -163,7 +163,7 @@ fn word(action: &Action) -> String {
         Action::CleanRun => "clean",
         Action::Persist => "write",
         Action::Emit(happening) => {
-            return format!("`{}`", happening.action());
+            return format!("`{}`", happening.name());
         }
         Action::Notify(_) => "wake",
         Action::DropPending => "drop",

@@ -158,7 +158,7 @@ fn a_stop_ends_by_a_signal_or_in_time() {
     let told: Vec<_> = actions
         .iter()
         .filter_map(|action| match action {
-            Action::Emit(happening) => Some(happening.action()),
+            Action::Emit(happening) => Some(happening.name()),
             _ => None,
         })
         .collect();

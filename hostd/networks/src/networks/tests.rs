@@ -5,6 +5,7 @@ use keelson_store::Era;
 
 use super::*;
 use crate::settings::{DefaultBridge, ResolverOptions};
+use crate::types::NetworkAction;
 
 async fn open(base: &Path) -> Networks {
     Networks::open(NetworkOptions {
@@ -74,7 +75,14 @@ fn networks_come_and_go() {
         }
         assert_eq!(
             actions,
-            ["create", "create", "create", "destroy", "prune", "destroy"]
+            [
+                NetworkAction::Create,
+                NetworkAction::Create,
+                NetworkAction::Create,
+                NetworkAction::Destroy,
+                NetworkAction::Prune,
+                NetworkAction::Destroy,
+            ]
         );
         let names: Vec<_> = networks.list().iter().map(|one| one.name.clone()).collect();
         assert_eq!(names, ["bridge", "host", "none", "other"]);

@@ -16,7 +16,7 @@ use super::{HostRoute, Store, document, new_id};
 use crate::NetworkError;
 use crate::ipam::{SubnetRequest, allocate_subnets};
 use crate::options::{self, Asked, Understood};
-use crate::types::{Driver, MacvlanMode, Network, NewNetwork};
+use crate::types::{Driver, MacvlanMode, Network, NetworkAction, NewNetwork};
 
 /// Longest name of a network, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -117,7 +117,7 @@ impl Store {
         let mut state = self.state();
         if let Some(entry) = state.network_mut(id) {
             entry.phase = Phase::Ready;
-            self.emit("create", &entry.network, None);
+            self.emit(NetworkAction::Create, &entry.network);
         }
     }
 
@@ -170,7 +170,7 @@ impl Store {
         }
         let mut state = self.state();
         if let Some(entry) = state.network(id) {
-            self.emit("destroy", &entry.network, None);
+            self.emit(NetworkAction::Destroy, &entry.network);
         }
         state.remove(id);
         Ok(())

@@ -9,7 +9,7 @@ use super::giving::{check, give, new_host_link, take_back};
 use super::plan::{self, Known, Wish};
 use super::state::{Member, State};
 use crate::NetworkError;
-use crate::types::{Binding, Driver, Endpoint, Network, NetworkMember};
+use crate::types::{Binding, Driver, Endpoint, Network, NetworkAction, NetworkMember};
 
 impl Store {
     /// Allocates what a container needs for further connections, and records it on disk. Its
@@ -110,7 +110,8 @@ impl Store {
             if member.announced.remove(&end.id)
                 && let Some(entry) = state.network(&end.network)
             {
-                self.emit("disconnect", &entry.network, Some(container));
+                let container = container.to_owned();
+                self.emit(NetworkAction::Disconnect { container }, &entry.network);
             }
         }
         let left = member.endpoints.clone();
@@ -134,7 +135,8 @@ impl Store {
         if member.announced.insert(endpoint.to_owned())
             && let Some(entry) = state.network(&network)
         {
-            self.emit("connect", &entry.network, Some(container));
+            let container = container.to_owned();
+            self.emit(NetworkAction::Connect { container }, &entry.network);
         }
     }
 

@@ -36,7 +36,7 @@ use tokio::sync::broadcast;
 use crate::NetworkError;
 use crate::ipam::Pools;
 use crate::settings::NetworkOptions;
-use crate::types::{Network, NetworkEvent, Recovered};
+use crate::types::{Network, NetworkAction, NetworkEvent, Recovered};
 use document::NETWORK;
 use runs::Runs;
 use state::State;
@@ -140,28 +140,22 @@ impl Store {
     }
 
     /// Sends an event of a network.
-    fn emit(&self, action: &'static str, network: &Network, container: Option<&str>) {
-        let mut attributes = vec![
-            ("name".to_owned(), network.name.clone()),
-            ("type".to_owned(), network.driver.as_str().to_owned()),
-        ];
-        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
-        self.send(action, &network.id, attributes);
+    fn emit(&self, action: NetworkAction, network: &Network) {
+        self.send(action, &network.id, &network.name, network.driver.as_str());
     }
 
     /// Sends the event that unused networks were removed.
     pub(crate) fn emit_prune(&self) {
-        // Docker's word and value: networks take no room on the disk.
-        let attributes = vec![("reclaimed".to_owned(), "0".to_owned())];
-        self.send("prune", "", attributes);
+        self.send(NetworkAction::Prune, "", "", "");
     }
 
-    fn send(&self, action: &'static str, id: &str, attributes: Vec<(String, String)>) {
+    fn send(&self, action: NetworkAction, id: &str, name: &str, driver: &'static str) {
         // There may be no subscribers.
         let _ = self.events.send(NetworkEvent {
             action,
             id: id.to_owned(),
-            attributes: attributes.into_iter().collect(),
+            name: name.to_owned(),
+            driver,
             time: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
         });
     }

@@ -154,12 +154,8 @@ fn a_network_lives_until_it_is_removed() {
     assert_eq!(error.to_string(), "network front not found");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let event = events.try_recv().unwrap();
-    assert_eq!((event.action, &event.id), ("create", &made.id));
-    let name = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(
-        event.attributes,
-        [name("name", "front"), name("type", "bridge")].into()
-    );
+    assert_eq!((event.action, &event.id), (NetworkAction::Create, &made.id));
+    assert_eq!((&*event.name, event.driver), ("front", "bridge"));
 }
 
 #[test]

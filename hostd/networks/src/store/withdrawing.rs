@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Store;
 use super::giving::take_back;
 use super::state::Member;
-use crate::types::{Binding, Endpoint, Network};
+use crate::types::{Binding, Endpoint, Network, NetworkAction};
 
 /// What a container had whose run has ended.
 #[derive(Debug, Clone)]
@@ -30,7 +30,8 @@ impl Store {
                 continue;
             };
             if member.announced.contains(&endpoint.id) {
-                self.emit("disconnect", &entry.network, Some(container));
+                let container = container.to_owned();
+                self.emit(NetworkAction::Disconnect { container }, &entry.network);
             }
             connections.push((Arc::clone(&entry.network), endpoint.clone()));
         }

@@ -50,7 +50,7 @@ fn a_volume_lives_until_it_is_removed() {
     while let Ok(event) = events.try_recv() {
         actions.push(event.action);
     }
-    assert_eq!(actions, ["create", "create"]);
+    assert_eq!(actions, [VolumeAction::Create, VolumeAction::Create]);
 }
 
 #[test]

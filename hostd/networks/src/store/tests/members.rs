@@ -376,10 +376,12 @@ fn events_of_connections_are_sent_once_they_work() {
     store.announce("c", &ends[0].id);
     store.release_all("c");
     let event = events.try_recv().unwrap();
-    assert_eq!(event.action, "connect");
-    assert_eq!(event.attributes["container"], "c");
-    assert_eq!(event.attributes["name"], "bridge");
-    assert_eq!(events.try_recv().unwrap().action, "disconnect");
+    let container = "c".to_owned();
+    assert_eq!(event.action, NetworkAction::Connect { container });
+    assert_eq!(event.name, "bridge");
+    let container = "c".to_owned();
+    let event = events.try_recv().unwrap();
+    assert_eq!(event.action, NetworkAction::Disconnect { container });
     assert!(events.try_recv().is_err());
 }
 
@@ -418,7 +420,9 @@ fn what_running_containers_have_survives_the_engine() {
     // A dead container's connection is released, and the event is sent.
     let mut events = fixture.store.subscribe();
     fixture.store.release_all("c");
-    assert_eq!(events.try_recv().unwrap().action, "disconnect");
+    let container = "c".to_owned();
+    let event = events.try_recv().unwrap();
+    assert_eq!(event.action, NetworkAction::Disconnect { container });
     fixture.crash();
     assert_eq!(fixture.store.recovered().len(), 1);
     assert_eq!(fixture.store.bindings_of("c"), []);
