@@ -14,6 +14,9 @@ pub const VERSION: u32 = 1;
 pub struct Seed {
     /// Version of this document, [`VERSION`].
     pub version: u32,
+    /// The oldest version whose readers understand it; `version` itself if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readable_from: Option<u32>,
     /// Where it came from: `nocloud`, `ec2`, ….
     pub source: String,
     /// The place, for a person: a device, a URL.
@@ -52,6 +55,7 @@ impl Seed {
     pub fn new(source: &str, place: &str, instance_id: &str) -> Self {
         Self {
             version: VERSION,
+            readable_from: Some(VERSION),
             source: source.to_owned(),
             place: place.to_owned(),
             instance_id: instance_id.to_owned(),

@@ -92,7 +92,7 @@ impl Store {
         };
         let seed: Seed =
             serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        if seed.version > VERSION {
+        if seed.readable_from.unwrap_or(seed.version) > VERSION {
             return Err(wrong(format!(
                 "a newer release wrote it (version {})",
                 seed.version
@@ -154,5 +154,32 @@ impl Store {
             0o600,
             Durability::Flushed,
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first release wrote it. Never changed.
+    const GOLDEN: &str = include_str!("../tests/golden/seed.1.json");
+
+    #[test]
+    fn seeds_of_other_releases_are_read_if_they_say_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path());
+        let read = |text: &str| {
+            std::fs::write(directory.path().join(SEED_FILE), text).unwrap();
+            store.seed()
+        };
+        let seed = read(GOLDEN).unwrap().unwrap();
+        assert_eq!((&*seed.source, &*seed.instance_id), ("nocloud", "i-1"));
+        assert_eq!(seed.public_keys, ["ssh-ed25519 AAAA a@b"]);
+        let newer = GOLDEN.replace("\"version\": 1", "\"version\": 2, \"more\": 0");
+        assert_eq!(read(&newer).unwrap().unwrap().instance_id, "i-1");
+        let error = read(&newer.replace("_from\": 1", "_from\": 2")).unwrap_err();
+        assert!(error.to_string().contains("newer release"), "{error}");
+        store.keep(&seed).unwrap();
+        assert!(store.seed().unwrap().unwrap() == seed);
     }
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use keelson_model::format::DocumentFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::{console, devices, files};
@@ -83,7 +84,8 @@ impl Facts {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    version: u32,
+    #[serde(flatten)]
+    format: DocumentFormat,
     made_for: Facts,
 }
 
@@ -257,10 +259,10 @@ fn read(path: &Path) -> Result<Option<Facts>, IdentityError> {
             path: path.to_owned(),
             source,
         })?;
-    if record.version != VERSION {
+    if !record.format.is_readable_by(VERSION) {
         return Err(IdentityError::Version {
             path: path.to_owned(),
-            version: record.version,
+            version: record.format.version,
         });
     }
     Ok(Some(record.made_for))
@@ -268,7 +270,7 @@ fn read(path: &Path) -> Result<Option<Facts>, IdentityError> {
 
 fn write(path: &Path, facts: &Facts) -> Result<(), IdentityError> {
     let record = Record {
-        version: VERSION,
+        format: DocumentFormat::FIRST,
         made_for: facts.clone(),
     };
     let text = serde_json::to_vec(&record).map_err(|source| IdentityError::Record {
@@ -427,6 +429,29 @@ mod tests {
             assert_eq!(fs::read_to_string(root.path().join(RECORD)).unwrap(), text);
             assert!(root.path().join(MACHINE_ID).exists());
         }
+    }
+
+    /// As the first release wrote it. Never changed.
+    #[test]
+    fn records_of_other_releases_are_read_if_they_say_so() {
+        let golden = include_str!("../../tests/golden/made-for.1.json");
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("made-for.json");
+        let read_text = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read(&path)
+        };
+        let known = facts(
+            "4c4c4544-0051-3010-8053-b9c04f4d4e32",
+            Some("i-1"),
+            Some("QM00001"),
+        );
+        assert_eq!(read_text(golden).unwrap(), Some(known.clone()));
+        let newer = golden.replace("\"version\": 1", "\"version\": 2, \"more\": 0");
+        assert_eq!(read_text(&newer).unwrap(), Some(known.clone()));
+        assert!(read_text(&newer.replace("_from\": 1", "_from\": 2")).is_err());
+        write(&path, &known).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(known));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keelson_files::Durability;
+use keelson_model::format::DocumentFormat;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
@@ -95,11 +96,14 @@ pub struct TakenBack {
     pub loaded: LoadedConfig,
 }
 
+/// Version of [`Memory`].
+const VERSION: u32 = 1;
+
 /// A change that waits for its confirmation, or the last one that stayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Memory {
-    version: u32,
+    #[serde(flatten)]
+    format: DocumentFormat,
     file: PathBuf,
     /// Name of the copy of what the file was; absent if there was no file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +114,6 @@ struct Memory {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Ends {
     boot: String,
     second: u64,
@@ -229,7 +232,7 @@ pub fn apply(
         None => None,
     };
     let memory = Memory {
-        version: 1,
+        format: DocumentFormat::FIRST,
         file: file.clone(),
         former,
         ends,
@@ -362,9 +365,12 @@ fn read(sources: &Sources, name: &str) -> Result<Option<Memory>, ChangeError> {
         Err(error) => return Err(unreadable(error.to_string())),
     };
     let memory: Memory = toml::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
-    match memory.version {
-        1 => Ok(Some(memory)),
-        other => Err(unreadable(format!("its version is {other}, not 1"))),
+    match memory.format.is_readable_by(VERSION) {
+        true => Ok(Some(memory)),
+        false => Err(unreadable(format!(
+            "a newer release wrote it (version {})",
+            memory.format.version
+        ))),
     }
 }
 
@@ -398,4 +404,34 @@ fn kernel(path: &str) -> Result<String, ChangeError> {
         path: path.into(),
         reason: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first release wrote it. Never changed.
+    const GOLDEN: &str = include_str!("../tests/golden/waiting.1.toml");
+
+    #[test]
+    fn changes_of_other_releases_are_read_if_they_say_so() {
+        let root = tempfile::tempdir().unwrap();
+        let sources = Sources::under(root.path());
+        let path = sources.memory(WAITING);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let read_text = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read(&sources, WAITING)
+        };
+        let memory = read_text(GOLDEN).unwrap().unwrap();
+        assert_eq!(memory.file, Path::new("/etc/keelson/host.toml"));
+        assert_eq!(memory.former.as_deref(), Some("1-host.toml"));
+        assert_eq!(memory.ends.as_ref().unwrap().second, 120);
+        assert_eq!(toml::to_string(&memory).unwrap(), GOLDEN);
+        let newer = GOLDEN.replace("version = 1", "version = 2\nmore = true");
+        let newer = read_text(&newer).unwrap().unwrap();
+        assert_eq!((newer.file, newer.ends), (memory.file, memory.ends));
+        let error = read_text(&GOLDEN.replace("= 1\n", "= 2\n")).unwrap_err();
+        assert!(error.to_string().contains("a newer release wrote it"), "{error}");
+    }
 }

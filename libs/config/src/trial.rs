@@ -3,6 +3,7 @@
 use std::fs;
 
 use keelson_files::Durability;
+use keelson_model::format::DocumentFormat;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -13,14 +14,16 @@ use crate::sources::Sources;
 /// After how many starts that did not become healthy the last good configuration is used.
 pub const MOST_UNHEALTHY_STARTS: u32 = 3;
 
+/// Version of [`Starts`].
+const VERSION: u32 = 1;
 /// File of [`Starts`].
 const FILE: &str = "starts.toml";
 
 /// Starts with the same files of the operator, none of which became healthy.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Starts {
-    version: u32,
+    #[serde(flatten)]
+    format: DocumentFormat,
     /// The boot that was counted last.
     boot: String,
     /// How many there were.
@@ -32,7 +35,7 @@ struct Starts {
 fn read(sources: &Sources) -> Option<Starts> {
     let text = fs::read_to_string(sources.memory(FILE)).ok()?;
     let starts: Starts = toml::from_str(&text).ok()?;
-    (starts.version == 1).then_some(starts)
+    starts.format.is_readable_by(VERSION).then_some(starts)
 }
 
 /// Why the last good configuration is used instead of these files of the operator; `None` if it is
@@ -70,7 +73,7 @@ pub fn count_start(sources: &Sources, loaded: &LoadedConfig, boot: &str) -> Resu
         return Ok(());
     }
     let starts = Starts {
-        version: 1,
+        format: DocumentFormat::FIRST,
         boot: boot.to_owned(),
         starts: before.map_or(0, |starts| starts.starts).saturating_add(1),
         operator,
@@ -119,4 +122,32 @@ pub(crate) fn make_directory(directory: &std::path::Path) -> Result<(), SaveErro
         path: directory.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first release wrote it. Never changed.
+    const GOLDEN: &str = include_str!("../tests/golden/starts.1.toml");
+
+    #[test]
+    fn starts_that_other_releases_counted_are_read_if_they_say_so() {
+        let root = tempfile::tempdir().unwrap();
+        let sources = Sources::under(root.path());
+        let path = sources.memory(FILE);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let read_text = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read(&sources)
+        };
+        let starts = read_text(GOLDEN).unwrap();
+        assert_eq!(starts.starts, 2);
+        assert_eq!(starts.operator, "hostname = \"node-1\"\n");
+        let again = read_text(&toml::to_string(&starts).unwrap()).unwrap();
+        assert_eq!((again.boot, again.operator), (starts.boot, starts.operator));
+        let newer = GOLDEN.replace("version = 1", "version = 2\nmore = true");
+        assert_eq!(read_text(&newer).unwrap().starts, 2);
+        assert!(read_text(&GOLDEN.replace("= 1\n", "= 2\n")).is_none());
+    }
 }

@@ -9,9 +9,11 @@
 //! - [`service`]: the file that describes a service of the host.
 //! - [`host_api`], [`verify`]: the host API.
 //! - [`error`]: kinds of errors, with their HTTP status and exit code.
+//! - [`format`]: what a document says about its format.
 //! - [`limits`], [`json`]: limits on input from outside, and the reader for JSON from outside.
 
 pub mod error;
+pub mod format;
 pub mod host;
 pub mod host_api;
 pub mod init;
