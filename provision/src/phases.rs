@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keelson_model::format::DocumentFormat;
 use keelson_model::provision::{ProvisionState, ProvisionStatus};
 use toml::Table;
 
@@ -218,6 +219,7 @@ impl Provisioning<'_> {
             tracing::warn!("{problem}");
         }
         self.store.write_status(&ProvisionStatus {
+            format: DocumentFormat::FIRST,
             state,
             source: seed.as_ref().map(|seed| seed.source.clone()),
             place: seed.as_ref().map(|seed| seed.place.clone()),

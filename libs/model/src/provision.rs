@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::DocumentFormat;
+
 /// Directory of the files of the provisioning, which only root may read.
 pub const DIRECTORY: &str = "/var/lib/keelson/host/platform";
 /// The platform's layer of the configuration, in it.
@@ -47,6 +49,9 @@ impl ProvisionState {
 /// `status.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionStatus {
+    /// The format of the document.
+    #[serde(flatten)]
+    pub format: DocumentFormat,
     /// How far it is.
     pub state: ProvisionState,
     /// Source whose documents are in effect: `nocloud`, `ec2`, ….
