@@ -1,21 +1,19 @@
 //! Services from real files, through the real engine.
 
+#[path = "../../containers/tests/common/options.rs"]
+mod options;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hostd_containers::{CgroupParent, Engine, EngineError, EngineOptions, Scope};
+use hostd_containers::{Engine, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::ImageStore;
-use keelson_model::host::{EngineConfig, NetworksConfig};
 use keelson_model::service::{ServiceState, ServiceStatus};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn runtime() -> PathBuf {
-    keelson_testing::program("keelson-runtime")
-}
 
 /// Makes an EROFS file with busybox. `None`: not possible here.
 fn rootfs(directory: &Path) -> Option<PathBuf> {
@@ -77,27 +75,8 @@ impl Machine {
         let result = tokio.block_on(async {
             let root = self.path("root");
             let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
-            let engine = Engine::open(EngineOptions {
-                id: "engine".to_owned(),
-                root: root.clone(),
-                run: self.path("run"),
-                runtime: runtime(),
-                images,
-                // The machine's network is not the test's.
-                defaults: EngineConfig {
-                    networks: NetworksConfig {
-                        bridge: "none".to_owned(),
-                        ..NetworksConfig::default()
-                    },
-                    ..EngineConfig::default()
-                },
-                resolver: runtime().with_file_name("keelson-resolver"),
-                plugins: Vec::new(),
-                cgroup_parent: cgroup_parent(self.directory.path()),
-                read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
-            })
-            .await
-            .unwrap();
+            let options = options::engine_in(self.directory.path(), &images);
+            let engine = Engine::open(options).await.unwrap();
             let services = Services::open(ServicesOptions {
                 directory: self.path("services"),
                 state: root.join("services"),
@@ -118,14 +97,6 @@ impl Machine {
             .join(file);
         fs::read_to_string(path).unwrap_or_default()
     }
-}
-
-/// A cgroup of the test's own.
-fn cgroup_parent(directory: &Path) -> CgroupParent {
-    let name = directory.file_name().unwrap().to_string_lossy();
-    format!("keelson-test-{}", name.trim_start_matches('.'))
-        .parse()
-        .unwrap()
 }
 
 impl Drop for Machine {

@@ -103,6 +103,25 @@ impl Default for DefaultBridge {
 }
 
 #[cfg(test)]
+impl NetworkOptions {
+    /// The settings of a test, with all files in a directory.
+    pub(crate) fn below(base: &std::path::Path) -> Self {
+        Self {
+            base: base.join("networks"),
+            run: base.join("run"),
+            boot: "boot".to_owned(),
+            era: Era::Blessed,
+            engine: "engine".to_owned(),
+            pools: Vec::new(),
+            default_options: BTreeMap::new(),
+            default_bridge: Some(DefaultBridge::default()),
+            filter: FilterOptions::default(),
+            resolver: ResolverOptions::none(base),
+        }
+    }
+}
+
+#[cfg(test)]
 impl ResolverOptions {
     /// The settings of a resolver that does not exist.
     pub(crate) fn none(run: &std::path::Path) -> Self {

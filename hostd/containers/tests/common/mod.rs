@@ -6,17 +6,18 @@
     reason = "shared by test binaries that each use a part"
 )]
 
+pub mod options;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use hostd_containers::{
-    AttachOptions, Attached, CgroupParent, CreateRequest, Engine, EngineError, EngineOptions,
+    AttachOptions, Attached, CreateRequest, Engine, EngineError,
     LogQuery, Scope, WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
-use keelson_model::host::{EngineConfig, NetworksConfig};
 use keelson_model::spec::{CapabilitySet, ContainerSpec, RootSpec};
 
 pub const SCOPE: Scope = Scope::User;
@@ -26,10 +27,6 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// Whether the test can run. Reports the skip if not.
 pub fn is_root() -> bool {
     keelson_testing::is_root()
-}
-
-fn runtime() -> PathBuf {
-    keelson_testing::program("keelson-runtime")
 }
 
 /// The directories of a machine. Everything that runs in them is ended with it.
@@ -96,36 +93,10 @@ impl Machine {
     }
 
     async fn open(&self, images: &ImageStore) -> Engine {
-        Engine::open(EngineOptions {
-            id: "engine".to_owned(),
-            root: self.root(),
-            run: self.run(),
-            runtime: runtime(),
-            images: images.clone(),
-            // The test must not use the machine's network.
-            defaults: EngineConfig {
-                networks: NetworksConfig {
-                    bridge: "none".to_owned(),
-                    ..NetworksConfig::default()
-                },
-                ..EngineConfig::default()
-            },
-            resolver: runtime().with_file_name("keelson-resolver"),
-            plugins: Vec::new(),
-            cgroup_parent: cgroup_parent(self.directory.path()),
-            read_old: |_| Err(EngineError::Invalid("no old containers here".to_owned())),
-        })
-        .await
-        .unwrap()
+        Engine::open(options::engine_in(self.directory.path(), images))
+            .await
+            .unwrap()
     }
-}
-
-/// A cgroup of the test's own.
-fn cgroup_parent(directory: &Path) -> CgroupParent {
-    let name = directory.file_name().unwrap().to_string_lossy();
-    format!("keelson-test-{}", name.trim_start_matches('.'))
-        .parse()
-        .unwrap()
 }
 
 impl Drop for Machine {

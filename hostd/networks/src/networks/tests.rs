@@ -1,27 +1,10 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use keelson_store::Era;
-
 use super::*;
-use crate::settings::{DefaultBridge, ResolverOptions};
 use crate::types::NetworkAction;
 
 async fn open(base: &Path) -> Networks {
-    Networks::open(NetworkOptions {
-        base: base.join("networks"),
-        run: base.join("run"),
-        boot: "boot".to_owned(),
-        era: Era::Blessed,
-        engine: "engine".to_owned(),
-        pools: Vec::new(),
-        default_options: BTreeMap::new(),
-        default_bridge: Some(DefaultBridge::default()),
-        filter: Default::default(),
-        resolver: ResolverOptions::none(base),
-    })
-    .await
-    .unwrap()
+    Networks::open(NetworkOptions::below(base)).await.unwrap()
 }
 
 /// Runs a test in a network namespace of its own, with all threads of the runtime.

@@ -6,29 +6,14 @@ use keelson_model::spec::ConnectionSpec;
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::{DefaultBridge, ResolverOptions};
+use crate::settings::DefaultBridge;
 use crate::types::{Addressing, AskedSubnet, Endpoint, NewNetwork};
 
 mod members;
 mod model;
 
-fn options(base: &Path) -> NetworkOptions {
-    NetworkOptions {
-        base: base.join("networks"),
-        run: base.join("run"),
-        boot: "boot".to_owned(),
-        era: Era::Blessed,
-        engine: "engine".to_owned(),
-        pools: Vec::new(),
-        default_options: BTreeMap::new(),
-        default_bridge: Some(DefaultBridge::default()),
-        filter: Default::default(),
-        resolver: ResolverOptions::none(base),
-    }
-}
-
 fn open(base: &Path) -> Store {
-    Store::open(options(base), &[]).unwrap()
+    Store::open(NetworkOptions::below(base), &[]).unwrap()
 }
 
 struct Fixture {
@@ -232,7 +217,7 @@ fn the_default_bridge_keeps_its_subnet() {
     let open = |default: Option<DefaultBridge>, routes: &[HostRoute]| {
         let options = NetworkOptions {
             default_bridge: default,
-            ..options(base.path())
+            ..NetworkOptions::below(base.path())
         };
         Store::open(options, routes).unwrap()
     };
@@ -281,7 +266,7 @@ fn an_engine_opens_without_a_free_subnet() {
         link: "eth0".to_owned(),
         prefix: prefix.parse().unwrap(),
     });
-    let store = Store::open(options(base.path()), &everything).unwrap();
+    let store = Store::open(NetworkOptions::below(base.path()), &everything).unwrap();
     assert!(store.find("bridge").is_err());
     let error = store.begin(named("front"), &everything).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -293,7 +278,7 @@ fn an_engine_opens_without_a_free_subnet() {
     // An existing network keeps its subnet.
     let store = open(base.path());
     let subnet = store.find("bridge").unwrap().subnets.clone();
-    let store = Store::open(options(base.path()), &everything).unwrap();
+    let store = Store::open(NetworkOptions::below(base.path()), &everything).unwrap();
     assert_eq!(store.find("bridge").unwrap().subnets, subnet);
 }
 
@@ -471,7 +456,7 @@ fn options_have_defaults() {
     let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let options = NetworkOptions {
         default_options: [("bridge".to_owned(), defaults.into())].into(),
-        ..options(base.path())
+        ..NetworkOptions::below(base.path())
     };
     let store = Store::open(options, &[]).unwrap();
     let made = |new: NewNetwork| store.begin(new, &[]).unwrap().network;
