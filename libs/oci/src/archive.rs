@@ -136,6 +136,27 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry without data: everything else is 0 or empty.
+    pub fn new(path: Vec<u8>, kind: EntryKind) -> Self {
+        Self {
+            path,
+            kind,
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            mtime_nsec: 0,
+            major: 0,
+            minor: 0,
+            size: 0,
+            stored: 0,
+            data_offset: 0,
+            sparse: None,
+            xattrs: Vec::new(),
+        }
+    }
+
     /// The path for messages.
     pub fn name(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()

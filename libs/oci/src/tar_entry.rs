@@ -172,21 +172,8 @@ mod tests {
 
     fn entry(path: &[u8], kind: EntryKind) -> Entry {
         Entry {
-            path: path.to_vec(),
-            kind,
-            link: Vec::new(),
             mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: 0,
-            mtime_nsec: 0,
-            major: 0,
-            minor: 0,
-            size: 0,
-            stored: 0,
-            data_offset: 0,
-            sparse: None,
-            xattrs: Vec::new(),
+            ..Entry::new(path.to_vec(), kind)
         }
     }
 

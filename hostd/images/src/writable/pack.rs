@@ -158,23 +158,7 @@ impl<'a, 'b> Packer<'a, 'b> {
     /// An entry about a name of lower layers.
     fn mark(&mut self, directory: &[u8], name: &[u8]) -> Result<(), ImageError> {
         let path = join(directory, name)?;
-        self.header(&mut Entry {
-            path: relative(&path),
-            kind: EntryKind::File,
-            link: Vec::new(),
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: 0,
-            mtime_nsec: 0,
-            major: 0,
-            minor: 0,
-            size: 0,
-            stored: 0,
-            data_offset: 0,
-            sparse: None,
-            xattrs: Vec::new(),
-        })
+        self.header(&mut Entry::new(relative(&path), EntryKind::File))
     }
 }
 
@@ -185,21 +169,11 @@ fn relative(path: &[u8]) -> Vec<u8> {
 fn entry(path: &[u8], kind: EntryKind, object: &Object) -> Entry {
     let stat = &object.stat;
     Entry {
-        path: relative(path),
-        kind,
-        link: Vec::new(),
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
         mtime: stat.st_mtime,
-        mtime_nsec: 0,
-        major: 0,
-        minor: 0,
-        size: 0,
-        stored: 0,
-        data_offset: 0,
-        sparse: None,
-        xattrs: Vec::new(),
+        ..Entry::new(relative(path), kind)
     }
 }
 
