@@ -196,11 +196,9 @@ fn a_load_takes_only_the_platform_that_is_asked_for() {
 
 #[test]
 fn saved_archives_list_their_repositories() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["tag", "busybox", "team/app:1"]).ok();
     let file = host.path().join("saved.tar");
     let file = file.to_str().unwrap();
@@ -215,11 +213,9 @@ fn saved_archives_list_their_repositories() {
 
 #[test]
 fn a_load_keeps_what_is_known_and_says_what_it_takes() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = |name: &str| host.docker(&["image", "inspect", "-f={{.Id}}", name]).ok();
     let parent = |name: &str| {
         host.docker(&["image", "inspect", "-f={{.Parent}}", name])
@@ -264,11 +260,9 @@ fn a_layer_may_be_a_file_without_content() {
 
 #[test]
 fn names_that_cannot_be_kept_are_refused() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["tag", "busybox", "sha256:1"])
         .fails_with("refusing to create an ambiguous tag using digest algorithm as name");
     host.docker(&["pull", "scratch"])

@@ -23,11 +23,9 @@ use common::{Host, is_root, run, wait_until};
 
 #[test]
 fn run_passes_output_input_and_exit_codes() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let done = host.docker(&[
         "run",
         "--rm",
@@ -67,11 +65,9 @@ fn run_passes_output_input_and_exit_codes() {
 
 #[test]
 fn output_is_never_lost_or_mixed() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let done = host.docker(&["run", "--rm", "busybox", "seq", "1", "200000"]);
     let wanted: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
     assert_eq!(done.code, 0);
@@ -80,11 +76,9 @@ fn output_is_never_lost_or_mixed() {
 
 #[test]
 fn a_terminal_is_a_terminal() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     // The docker command insists on a terminal only together with -i.
     let done = host.docker(&[
         "run",
@@ -101,11 +95,9 @@ fn a_terminal_is_a_terminal() {
 
 #[test]
 fn detached_containers_are_listed_logged_and_stopped() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host
         .docker(&[
             "run",
@@ -185,11 +177,9 @@ fn detached_containers_are_listed_logged_and_stopped() {
 
 #[test]
 fn a_stopped_container_starts_again_and_keeps_its_files() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&[
         "create",
         "--name",
@@ -209,11 +199,9 @@ fn a_stopped_container_starts_again_and_keeps_its_files() {
 
 #[test]
 fn kill_wait_and_names() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["run", "-d", "--name", "kk", "busybox", "sleep", "1000"])
         .ok();
     host.docker(&["run", "-d", "--name", "kk", "busybox", "true"])
@@ -246,11 +234,9 @@ fn kill_wait_and_names() {
 
 #[test]
 fn following_logs_ends_with_the_container() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&[
         "run",
         "-d",
@@ -268,11 +254,9 @@ fn following_logs_ends_with_the_container() {
 
 #[test]
 fn attach_reaches_a_running_container() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["run", "-d", "-i", "--name", "aa", "busybox", "cat"])
         .ok();
     let done = host.docker_with(&["attach", "aa"], b"to and fro\n");
@@ -282,11 +266,9 @@ fn attach_reaches_a_running_container() {
 
 #[test]
 fn events_tell_the_story() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let mut events = host
         .docker_command(&[
             "events",
@@ -350,11 +332,9 @@ fn events_tell_the_story() {
 
 #[test]
 fn containers_run_at_the_same_time() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     std::thread::scope(|scope| {
         for n in 0..10 {
             let host = &host;
@@ -425,11 +405,9 @@ devices:
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for (option, named) in [
         (
             ["--gpus", "all"],
@@ -461,11 +439,9 @@ fn what_is_not_built_is_refused_by_name() {
 
 #[test]
 fn isolation_is_dockers() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let script = "echo $$; hostname; id -u; cat /proc/self/status | grep -E '^(CapEff|Seccomp):'; \
                   touch /proc/sys/kernel/domainname 2>/dev/null && echo writable; ls /sys/class/net";
     let out = host
@@ -530,11 +506,9 @@ fn version_and_info_answer() {
 
 #[test]
 fn the_restart_policy_of_a_container_changes() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let script = "until [ -e /end ]; do sleep 0.1; done; exit 1";
     host.docker(&["run", "-d", "--name", "one", "busybox", "sh", "-c", script])
         .ok();

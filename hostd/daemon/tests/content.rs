@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Host, image, is_root};
+use common::{Host, image};
 
 /// A container that has changed things and has ended.
 fn changed(host: &Host, name: &str) {
@@ -25,11 +25,9 @@ fn changed(host: &Host, name: &str) {
 
 #[test]
 fn diff_names_every_change() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["create", "--name=new", "busybox"]).ok();
     assert_eq!(host.docker(&["diff", "new"]).ok(), "");
     host.docker(&["run", "--name=idle", "--network=none", "busybox", "true"])
@@ -60,11 +58,9 @@ fn diff_names_every_change() {
 
 #[test]
 fn a_commit_makes_an_image_that_runs() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     changed(&host, "busy");
     let id = host
         .docker(&[
@@ -129,11 +125,9 @@ fn a_commit_makes_an_image_that_runs() {
 
 #[test]
 fn a_running_container_is_paused_for_a_commit() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host
         .docker(&["run", "-d", "--network=none", "busybox", "sleep", "1000"])
         .ok();
@@ -177,11 +171,9 @@ fn a_running_container_is_paused_for_a_commit() {
 
 #[test]
 fn bad_commits_are_refused() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["create", "--name=it", "busybox"]).ok();
     for (arguments, text) in [
         (&["nobody"][..], "No such container: nobody"),
@@ -203,11 +195,9 @@ fn bad_commits_are_refused() {
 
 #[test]
 fn an_export_can_be_imported() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     changed(&host, "busy");
     let file = host.path().join("export.tar");
     let file = file.to_str().unwrap();
@@ -243,11 +233,9 @@ fn an_export_can_be_imported() {
 
 #[test]
 fn sizes_are_those_of_the_files() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&[
         "run",
         "--name=it",
@@ -270,11 +258,9 @@ fn sizes_are_those_of_the_files() {
 
 #[test]
 fn what_does_not_run_is_pruned() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let create = |arguments: &[&str]| {
         let start = ["create", "--network=none"];
         host.docker(&[&start, arguments, &["busybox", "sleep", "1000"]].concat())

@@ -108,11 +108,9 @@ fn make(host: &Host, name: &str, arguments: &[&str], end: &str) {
 
 #[test]
 fn files_go_out_and_in_of_running_and_stopped_containers() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let shared = host.path().join("shared");
     fs::create_dir(&shared).unwrap();
     let bind = format!("-v={}:/vol", shared.display());
@@ -216,11 +214,9 @@ fn files_go_out_and_in_of_running_and_stopped_containers() {
 
 #[test]
 fn refusals_have_dockers_words() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let shared = host.path().join("shared");
     fs::create_dir(&shared).unwrap();
     let bind = format!("-v={}:/vol:ro", shared.display());
@@ -501,11 +497,9 @@ fn attributes_holes_and_owners_are_kept() {
 /// The image has neither file, or a link that leads nowhere.
 #[test]
 fn files_of_runs_are_there_before_the_first_start() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&["create", "--name=new", "--network=none", "busybox", "true"])
         .ok();
     for name in ["hosts", "hostname", "resolv.conf"] {

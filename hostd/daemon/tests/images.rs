@@ -8,11 +8,9 @@ use common::{Host, image, is_root};
 
 #[test]
 fn load_list_tag_and_remove() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let list = host
         .docker(&["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
         .ok();
@@ -77,11 +75,9 @@ fn import_makes_an_image_that_runs() {
 
 #[test]
 fn what_was_saved_loads_again() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host.docker(&["images", "-q", "--no-trunc"]).ok();
     let file = host.path().join("saved.tar");
     let file = file.to_str().unwrap();

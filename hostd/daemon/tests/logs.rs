@@ -20,11 +20,9 @@ const LINES: &str = "echo out; echo err >&2";
 
 #[test]
 fn the_default_is_what_clients_read() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     assert_eq!(json(&host, "/info")["LoggingDriver"], "json-file");
     for (options, driver) in [
         (&[][..], "json-file"),
@@ -51,11 +49,9 @@ fn the_default_is_what_clients_read() {
 
 #[test]
 fn nowhere_is_not_read() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let run = [
         "run",
         "--name=it",
@@ -77,11 +73,9 @@ fn nowhere_is_not_read() {
 
 #[test]
 fn details_stand_before_each_line() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&[
         "run",
         "--name=it",
@@ -104,11 +98,9 @@ fn details_stand_before_each_line() {
 
 #[test]
 fn wrong_options_change_nothing() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for (options, words) in [
         (
             ["--log-driver=fluentd", "--log-opt=mode=blocking"],
@@ -232,11 +224,9 @@ fn syslog_servers_get_every_line() {
 
 #[test]
 fn a_syslog_server_that_is_not_there_fails_the_start_only() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let socket = host.path().join("syslog.sock");
     let address = format!("--log-opt=syslog-address=unixgram://{}", socket.display());
     host.docker(&[
@@ -278,11 +268,9 @@ fn framed(body: &[u8]) -> Vec<String> {
 
 #[test]
 fn a_frame_is_a_line_except_for_the_docker_command() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let args = ["run", "--network=none", "--name=it", "busybox", "sh", "-c"];
     host.docker(&[&args[..], &["echo a; echo b; echo c >&2; echo d"]].concat())
         .ok();
@@ -305,11 +293,9 @@ fn a_frame_is_a_line_except_for_the_docker_command() {
 
 #[test]
 fn following_continues_across_rotations_and_damage() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let args = [
         "run",
         "-d",

@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     LogsOptionsBuilder, PruneImagesOptions, RemoveContainerOptionsBuilder, RemoveImageOptions,
     StartContainerOptions, WaitContainerOptions,
 };
-use common::{Host, is_root};
+use common::{Host};
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 
@@ -25,11 +25,9 @@ fn client(host: &Host) -> Docker {
 
 #[tokio::test]
 async fn the_whole_life_of_a_container() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let docker = client(&host);
     assert_eq!(docker.ping().await.unwrap(), "OK");
     let version = docker.version().await.unwrap();
@@ -153,11 +151,9 @@ async fn the_whole_life_of_a_container() {
 
 #[tokio::test]
 async fn images_of_containers() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     host.docker(&[
         "run",
         "--name=it",

@@ -225,11 +225,9 @@ fn prune_by_label_and_time() {
 
 #[test]
 fn events_tell_what_happened_to_images() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host.docker(&["images", "-q", "--no-trunc"]).ok();
     host.docker(&["tag", "busybox", "team/other:1"]).ok();
     let file = host.path().join("saved.tar");
@@ -281,11 +279,9 @@ fn events_tell_what_happened_to_images() {
 
 #[test]
 fn removal_conflicts_are_explained() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host.docker(&["images", "-q"]).ok();
     host.docker(&["tag", "busybox", "other"]).ok();
     host.docker(&["rmi", &id])
@@ -329,11 +325,9 @@ fn removal_conflicts_are_explained() {
 /// `docker info` shows what a create grants, and an inspect shows the same.
 #[test]
 fn info_shows_what_create_grants() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let (status, info) = host.get("/info");
     assert_eq!(status, 200);
     let info: Value = serde_json::from_str(&info).unwrap();

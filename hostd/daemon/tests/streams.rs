@@ -8,7 +8,7 @@ mod stats;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use common::{Host, PATIENCE, is_root};
+use common::{Host, PATIENCE};
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -83,11 +83,9 @@ fn create(host: &Host, name: &str, arguments: &[&str], command: &str) {
 
 #[test]
 fn streams_go_over_websockets() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     create(
         &host,
         "echo",
@@ -174,11 +172,9 @@ fn hijack(host: &Host, path: &str, headers: &str, body: &str) -> (String, UnixSt
 
 #[test]
 fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     create(&host, "plain", &[], "exec cat");
     create(&host, "tty", &["-t"], "exec cat");
     let raw = "Content-Type: application/vnd.docker.raw-stream\r\n";
@@ -233,11 +229,9 @@ fn hijacked_streams_say_what_they_carry_and_close_by_halves() {
 /// Clients that stop reading when they learn of the end (dockerode's `run`) miss nothing.
 #[test]
 fn the_end_is_reported_after_the_output() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for round in 0..20 {
         let name = format!("short{round}");
         create(&host, &name, &[], "echo words");

@@ -391,11 +391,9 @@ fn a_part_of_a_volume_is_mounted() {
 
 #[test]
 fn wrong_requests_get_dockers_error_texts() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for (method, path, body, status, words) in [
         (
             "POST",
@@ -500,11 +498,9 @@ fn wrong_requests_get_dockers_error_texts() {
 
 #[test]
 fn events_and_disk_usage_include_volumes() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host
         .docker(&["create", "-v", "data:/d:ro", "busybox", "true"])
         .ok();
@@ -583,11 +579,9 @@ fn killed_creations_leave_the_old_or_the_new_state() {
 /// volume.
 #[test]
 fn removals_race_with_creations() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let body = r#"{"Image":"busybox","HostConfig":{"NetworkMode":"none","Binds":["raced:/x"]}}"#;
     std::thread::scope(|scope| {
         for _ in 0..3 {

@@ -185,6 +185,17 @@ impl Host {
         Self::start_with(&[])
     }
 
+    /// Starts hostd, with the image busybox. `None`, and the test is skipped, without root.
+    #[track_caller]
+    pub fn with_busybox() -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let host = Self::start();
+        host.load_busybox();
+        Some(host)
+    }
+
     /// Starts hostd with further arguments.
     pub fn start_with(extra: &[&str]) -> Self {
         Self::start_in(None, extra, None)

@@ -43,11 +43,9 @@ fn names(host: &Host, filters: Value) -> String {
 
 #[test]
 fn filters_mean_what_dockers_mean() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host.docker(&[
         "run",
         "--name",
@@ -291,11 +289,9 @@ fn info_inspect_and_list_tell_what_is() {
 
 #[test]
 fn users_are_those_that_the_container_sees() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let etc = host.path().join("etc");
     std::fs::create_dir(&etc).unwrap();
     let passwd = etc.join("passwd");
@@ -355,11 +351,9 @@ fn users_are_those_that_the_container_sees() {
 
 #[test]
 fn output_outlives_the_container() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let mut command = host.docker_command(&[
         "run",
         "--rm",
@@ -397,11 +391,9 @@ fn output_outlives_the_container() {
 
 #[test]
 fn attaching_with_the_log_before_the_start_waits() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host
         .docker(&["create", "busybox", "sh", "-c", "echo one; echo two >&2"])
         .ok();
@@ -453,11 +445,9 @@ fn attaching_with_the_log_before_the_start_waits() {
 /// `docker top` with options of ps.
 #[test]
 fn processes_are_shown_by_the_columns_that_were_asked_for() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let run = [
         "run",
         "-d",

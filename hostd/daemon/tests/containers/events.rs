@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Host, PATIENCE, is_root};
+use crate::common::{Host, PATIENCE};
 
 /// Events of a container and its volume, in order, by their actions.
 fn told(host: &Host) -> Vec<Value> {
@@ -30,11 +30,9 @@ fn actions(events: &[Value]) -> String {
 
 #[test]
 fn events_come_in_order_with_what_clients_read_of_them() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let labels = ["--label=a.b=c d", "--label=com.docker.compose.oneoff=False"];
     let run = ["run", "-d", "--name=one", "--network=none", "-v=data:/d"];
     let script = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
@@ -145,11 +143,9 @@ fn wait(host: &Host, version: &str) -> (UnixStream, String) {
 
 #[test]
 fn older_clients_are_answered_as_they_expect() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000"], "StopSignal": "USR1",
         "HostConfig": {"NetworkMode": "none", "Annotations": {"a": "b"}}});
     let create = |name: &str| {

@@ -91,11 +91,9 @@ fn processes(command: &str) -> usize {
 
 #[test]
 fn health_follows_the_checks_and_is_reported() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let options = ["--health-interval", "50ms", "--health-retries", "2"];
     let web = Checked::run(&host, "web", &options);
     host.docker(&["run", "-d", "--name", "plain", "busybox", "sleep", "1000"])
@@ -165,11 +163,9 @@ fn health_follows_the_checks_and_is_reported() {
 
 #[test]
 fn a_check_that_hangs_is_killed_with_its_children() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let marker = format!("sleep {}", 700_000 + std::process::id());
     let check = format!("echo begun; {marker} & {marker}");
     host.docker(&[
@@ -269,11 +265,9 @@ fn health_survives_the_engine() {
 
 #[test]
 fn failures_in_the_start_period_do_not_count() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let options = [
         "--health-interval",
         "1h",
@@ -302,11 +296,9 @@ fn failures_in_the_start_period_do_not_count() {
 
 #[test]
 fn the_images_check_runs_unless_it_is_turned_off() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let id = host.docker(&["create", "busybox", "sleep", "1000"]).ok();
     let image = |name: &str, check: &str| {
         let change = format!("HEALTHCHECK --interval=50ms {check}");
@@ -340,11 +332,9 @@ fn the_images_check_runs_unless_it_is_turned_off() {
 
 #[test]
 fn wrong_checks_are_refused() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for (health, words) in [
         (
             json!({"Test": ["CMD", "a"], "Interval": 5}),

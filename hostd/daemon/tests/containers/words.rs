@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Host, is_root, wait_until};
+use crate::common::{Host, wait_until};
 
 /// Status and `message` of the answer to a request.
 fn ask(host: &Host, method: &str, path: &str, body: &Value) -> (u16, String) {
@@ -24,11 +24,9 @@ fn create(host: &Host, body: &Value) -> String {
 
 #[test]
 fn refusals_have_the_words_that_clients_match() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let none = json!({"NetworkMode": "none"});
     let sleeper = json!({
         "Image": "busybox", "Cmd": ["sleep", "1000"], "StopSignal": "KILL", "HostConfig": none,
@@ -185,11 +183,9 @@ fn create_at(host: &Host, version: &str, body: &Value) {
 /// A failed start: status, exit code and words decide the exit code of the docker command.
 #[test]
 fn a_failed_start_says_what_is_wrong() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     for (command, binds, code, words) in [
         ("nope", None, 127, "executable file not found"),
         ("/etc/nope", None, 127, "no such file or directory"),
@@ -224,11 +220,9 @@ fn a_failed_start_says_what_is_wrong() {
 
 #[test]
 fn one_of_two_simultaneous_prunes_is_refused() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}});
     let prune = || host.send("POST", "/containers/prune", "");
     let refused = (0..10).any(|_| {

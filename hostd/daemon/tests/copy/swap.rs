@@ -3,18 +3,16 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::common::{Host, is_root, wait_until};
+use crate::common::{Host, wait_until};
 
 /// How long each is tried.
 const TIME: Duration = Duration::from_secs(3);
 
 #[test]
 fn swapped_paths_lead_nowhere() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     // A file that must not be reached, at a path that exists only on the host.
     let outside = host.path().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -94,11 +92,9 @@ fn swapped_paths_lead_nowhere() {
 /// A stopped container whose mount points were exchanged for links while it ran.
 #[test]
 fn mount_points_that_are_links_stay_inside() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let outside = host.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let shared = host.path().join("shared");

@@ -9,11 +9,9 @@ const FIRST: &str = "tr '\\0' ' ' </proc/1/cmdline";
 
 #[test]
 fn the_first_process_is_the_init_and_the_command_its_child() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let run = |args: &[&str]| host.docker(&[&["run", "--rm", "--init"], args].concat());
     let script = format!("{FIRST}; echo; cut -d' ' -f4 /proc/$$/stat");
     let seen = run(&["busybox", "sh", "-c", &script]).ok();
@@ -53,11 +51,9 @@ fn the_first_process_is_the_init_and_the_command_its_child() {
 
 #[test]
 fn orphans_are_collected() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     // The shell in the middle ends first, so the first process inherits its child.
     let script = "for i in 1 2 3 4 5; do sh -c 'sleep 0.05 & exec true'; done; \
         while ps -o ppid,stat,comm | grep -q '^ *1 .*sleep'; do sleep 0.05; done; \
@@ -71,11 +67,9 @@ fn orphans_are_collected() {
 
 #[test]
 fn signals_reach_the_command() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let script = "trap 'exit 7' TERM; trap 'echo user' USR1; echo up; while :; do sleep 0.02; done";
     host.docker(&[
         "run", "-d", "--init", "--name", "one", "busybox", "sh", "-c", script,
@@ -124,11 +118,9 @@ fn signals_reach_the_command() {
 
 #[test]
 fn the_terminal_belongs_to_the_command() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     // Its group, its session, and the terminal's foreground group.
     let script = "cut -d' ' -f5,6,8 /proc/self/stat";
     let seen = host.docker(&["run", "--rm", "-t", "--init", "busybox", "sh", "-c", script]);

@@ -2,15 +2,13 @@
 
 use std::fs;
 
-use super::common::{Host, is_root};
+use super::common::{Host};
 
 #[test]
 fn unsupported_limits_are_discarded_with_a_warning() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let lacks_io = host.get("/info").1.contains("No io limit support");
     let made = host.docker(&["create", "--blkio-weight", "300", "busybox"]);
     let warned =
@@ -92,11 +90,9 @@ fn unsupported_limits_are_discarded_with_a_warning() {
 
 #[test]
 fn a_container_is_in_the_requested_cgroup() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let own = host.cgroup_parent();
     for (name, parent, wanted) in [
         ("below", "batch/night".to_owned(), "batch/night"),

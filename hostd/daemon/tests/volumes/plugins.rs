@@ -24,11 +24,9 @@ fn sleeping(host: &Host, name: &str, options: &[&str]) -> String {
 
 #[test]
 fn a_plugin_keeps_volumes() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let plugin = Plugin::start(&host.plugins(), "shelf");
     plugin.add("foreign");
     host.docker(&["volume", "create", "own"]).ok();
@@ -310,11 +308,9 @@ fn a_failing_plugin_does_not_affect_others() {
 
 #[test]
 fn names_belong_to_one_driver() {
-    if !is_root() {
+    let Some(host) = Host::with_busybox() else {
         return;
-    }
-    let host = Host::start();
-    host.load_busybox();
+    };
     let plugin = Plugin::start(&host.plugins(), "shelf");
     host.docker(&["volume", "create", "own"]).ok();
     host.docker(&["volume", "create", "-d=shelf", "book"]).ok();
