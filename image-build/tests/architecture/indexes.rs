@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::{root, sources};
+use super::{metadata, root, sources};
 
 /// Modules that no reader looks for.
 const UNNAMED: &[&str] = &["tests", "golden_tests", "fuzzing"];
@@ -67,4 +67,26 @@ fn every_module_is_in_its_crate_s_index() {
         }
     }
     assert!(missing.is_empty(), "not in the index: {missing:#?}");
+}
+
+/// docs/architecture.md shows the source tree: a line for each library and program.
+#[test]
+fn every_crate_is_in_the_map_of_the_source_tree() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).expect("architecture.md");
+    let start = text.find("## Source tree").expect("its chapter");
+    let map = text.get(start..).unwrap_or_default();
+    let map = map.split("```").nth(1).expect("its map");
+    let words: BTreeSet<&str> = map.split_whitespace().collect();
+    let missing: Vec<String> = metadata()
+        .workspace_packages()
+        .iter()
+        .filter_map(|package| {
+            let directory = package.manifest_path.parent()?;
+            let path = directory.strip_prefix(root()).ok()?;
+            let within = format!("{}/", directory.file_name()?);
+            let found = words.contains(path.as_str()) || words.contains(within.as_str());
+            (!found).then(|| path.to_string())
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in the map: {missing:?}");
 }
