@@ -3,7 +3,7 @@
 use std::fs;
 
 use hostd_containers::{Status, apparmor_warning};
-use hostd_networks::Pools;
+use hostd_networks::{Driver, Pools};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::images::platform::go_architecture;
 use crate::reply::{self, Body};
 use crate::version::ApiVersion;
-use crate::{Api, Call, blocking, networks, offers};
+use crate::{Api, Call, blocking, offers};
 
 /// `GET` and `HEAD /_ping`.
 pub(crate) async fn ping(_: &Api, _: Call) -> Result<Response<Body>, ApiError> {
@@ -215,7 +215,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "DockerRootDir": inner.engine.root().display().to_string(),
         "Plugins": {
             "Volume": volume_drivers,
-            "Network": networks::DRIVERS,
+            "Network": Driver::NAMES,
             "Authorization": [],
             "Log": log_drivers,
         },

@@ -196,6 +196,9 @@ pub enum Driver {
 }
 
 impl Driver {
+    /// The names of all drivers, sorted.
+    pub const NAMES: [&str; 5] = ["bridge", "host", "ipvlan", "macvlan", "null"];
+
     /// `bridge`, `macvlan`, `ipvlan`, `host` or `null`.
     pub const fn as_str(&self) -> &'static str {
         match self {

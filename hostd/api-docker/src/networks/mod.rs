@@ -31,9 +31,6 @@ const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope",
 /// The only scope that networks of one machine have.
 const SCOPE: &str = "local";
 
-/// The drivers that networks may have, for `GET /info`.
-pub(crate) const DRIVERS: [&str; 5] = ["bridge", "host", "ipvlan", "macvlan", "null"];
-
 /// A client's filters for the list.
 struct Wanted<'a> {
     filters: &'a Filters,

@@ -43,6 +43,22 @@ fn problem(driver: &str, name: &str, value: &str) -> String {
     problems[0].to_string()
 }
 
+/// A network of each driver can be created, or exists once on every host.
+#[test]
+fn all_drivers_are_known_by_name() {
+    for name in Driver::NAMES {
+        match read_all(name, false, &[]) {
+            Ok(read) => assert_eq!(read.driver.as_str(), name),
+            Err(OptionError::OnlyOne(only)) => assert_eq!(only, name),
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    for only in [Driver::Host, Driver::Nothing] {
+        assert!(Driver::NAMES.contains(&only.as_str()));
+    }
+    assert!(Driver::NAMES.is_sorted());
+}
+
 #[test]
 fn a_bridge_without_options() {
     assert_eq!(bridge(&[]), Bridge::new("br-0123456789ab"));

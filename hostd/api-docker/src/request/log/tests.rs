@@ -18,6 +18,15 @@ fn understand(driver: &str, options: &[(&str, &str)]) -> Result<LogSpec, ApiErro
     log(&asked, &config)
 }
 
+/// What `/info` shows is accepted, and the first of it is what a container gets without a request.
+#[test]
+fn every_driver_that_is_shown_can_be_asked_for() {
+    for driver in LOG_DRIVERS {
+        understand(driver, &[]).unwrap();
+    }
+    assert_eq!(understand("", &[]).unwrap(), understand(LOG_DRIVER, &[]).unwrap());
+}
+
 #[test]
 fn sizes() {
     for (text, base, size) in [
