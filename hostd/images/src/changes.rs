@@ -5,7 +5,7 @@ mod words;
 
 use std::path::{Component, Path};
 
-use keelson_oci::config::ContainerDefaults;
+use keelson_oci::config::{ContainerDefaults, USUAL_SHELL};
 use keelson_oci::reference::Reference;
 use serde_json::{Map, Value};
 
@@ -234,7 +234,7 @@ fn command(rest: &str, shell: Option<&[String]>) -> Vec<String> {
     }
     let mut command = match shell {
         Some(shell) => shell.to_vec(),
-        None => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+        None => USUAL_SHELL.map(str::to_owned).to_vec(),
     };
     command.push(rest.to_owned());
     command

@@ -123,6 +123,12 @@ pub struct ContainerDefaults {
     pub other: Map<String, Value>,
 }
 
+/// The shell of images that name none.
+pub const USUAL_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+
+/// The shortest time of a health check that may be given, in nanoseconds; 0 is the usual time.
+pub const SHORTEST_HEALTH_TIME: i64 = 1_000_000;
+
 impl ContainerDefaults {
     fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hostd_images::ContainerDefaults;
 use keelson_model::spec::HealthCheck;
+use keelson_oci::config::{SHORTEST_HEALTH_TIME, USUAL_SHELL};
 
 use super::invalid;
 use super::refuse::is_unset;
@@ -15,11 +16,6 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
-/// The shortest time, in nanoseconds.
-const LEAST: i64 = 1_000_000;
-
-/// The shell of images that name none.
-const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// Checks a client's own options.
 pub(super) fn check(config: &Config) -> Result<(), ApiError> {
@@ -32,7 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), ApiError> {
         ("StartPeriod", health.start_period),
         ("StartInterval", health.start_interval),
     ] {
-        if value != 0 && value < LEAST {
+        if value != 0 && value < SHORTEST_HEALTH_TIME {
             return invalid(format!("{name} in Healthcheck cannot be less than 1ms"));
         }
     }
@@ -91,7 +87,7 @@ pub(super) fn health(config: &Config) -> Result<Option<HealthCheck>, ApiError> {
         "CMD" => words.to_vec(),
         "CMD-SHELL" => {
             let shell = match config.shell.as_deref() {
-                None | Some([]) => SHELL.map(str::to_owned).to_vec(),
+                None | Some([]) => USUAL_SHELL.map(str::to_owned).to_vec(),
                 Some(shell) => shell.to_vec(),
             };
             shell.into_iter().chain(words.iter().cloned()).collect()
@@ -149,7 +145,7 @@ mod tests {
         assert_eq!(seconds, [30, 30, 5]);
         assert_eq!((check.retries, check.start_period), (3, Duration::ZERO));
         assert_eq!(of(json!({"Test": ["NONE"]})), Ok(None));
-        assert_eq!(of(json!({"Interval": LEAST})), Ok(None));
+        assert_eq!(of(json!({"Interval": SHORTEST_HEALTH_TIME})), Ok(None));
     }
 
     #[test]
@@ -177,12 +173,12 @@ mod tests {
     #[test]
     fn times_are_milliseconds_at_least() {
         for name in ["Interval", "Timeout", "StartPeriod", "StartInterval"] {
-            for value in [1, LEAST - 1, -1] {
+            for value in [1, SHORTEST_HEALTH_TIME - 1, -1] {
                 let error = check(&config(json!({ name: value }))).unwrap_err();
                 let words = format!("{name} in Healthcheck cannot be less than 1ms");
                 assert_eq!(error.to_string(), words);
             }
-            check(&config(json!({ name: LEAST }))).unwrap();
+            check(&config(json!({ name: SHORTEST_HEALTH_TIME }))).unwrap();
         }
         let error = check(&config(json!({"Retries": -1}))).unwrap_err();
         assert_eq!(

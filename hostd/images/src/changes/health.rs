@@ -1,11 +1,9 @@
 //! `HEALTHCHECK NONE` and `HEALTHCHECK [options] CMD …`.
 
+use keelson_oci::config::SHORTEST_HEALTH_TIME;
 use serde_json::{Map, Value, json};
 
 use super::BadChange;
-
-/// Docker's shortest interval, in nanoseconds.
-const SHORTEST: i64 = 1_000_000;
 
 /// The member `Healthcheck` of an image's configuration.
 pub(super) fn parse(rest: &str) -> Result<Value, BadChange> {
@@ -32,7 +30,7 @@ pub(super) fn parse(rest: &str) -> Result<Value, BadChange> {
         } else {
             let wrong = || format!("--{name}: {value:?} is not a duration");
             let time = duration(value).ok_or_else(wrong)?;
-            if time != 0 && time < SHORTEST {
+            if time != 0 && time < SHORTEST_HEALTH_TIME {
                 return Err(format!("Interval \"{value}\" cannot be less than 1ms").into());
             }
             time
