@@ -25,7 +25,11 @@ fn power_off(machine: &Machine) -> Result<()> {
 
 /// Runs a script in /var/lib/keelson.
 fn in_state(machine: &Machine, script: &str) -> Result<String> {
-    shell(machine, &["-v", "/var/lib/keelson:/state", "-w", "/state"], script)
+    shell(
+        machine,
+        &["-v", "/var/lib/keelson:/state", "-w", "/state"],
+        script,
+    )
 }
 
 #[test]
@@ -65,13 +69,19 @@ fn garbage_in_its_state_does_not_keep_a_machine_from_its_api() -> Result<()> {
         "{:?}",
         status.boot
     );
-    ensure!(in_state(&machine, sums)? == before, "the record was replaced");
+    ensure!(
+        in_state(&machine, sums)? == before,
+        "the record was replaced"
+    );
     // What can't be read is shown, and what can be is as before.
     let all = docker(&machine, &["ps", "-a", "--format", "{{.State}}"])?;
     ensure!(all.contains("dead"), "{all:?}");
     let kept = shell(&machine, &["-v", "data:/data"], "cat /data/kept")?;
     ensure!(kept == "kept", "{kept:?}");
-    in_state(&machine, "head -c 777 /dev/urandom >host/tls/ca-key.pem; sync")?;
+    in_state(
+        &machine,
+        "head -c 777 /dev/urandom >host/tls/ca-key.pem; sync",
+    )?;
     power_off(&machine)?;
     drop(machine);
 

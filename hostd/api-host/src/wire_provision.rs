@@ -77,6 +77,8 @@ impl From<model::ProvisionStatus> for ProvisionReport {
             applied,
             warnings,
             problems,
+            // A matter of the file.
+            format: _,
         } = status;
         Self {
             state: state.into(),

@@ -11,7 +11,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::container::{Container, PendingAttach};
-use crate::types::{AttachOptions, Attached, ContainerAction, Frame, LogQuery, Logs, Receiver, Scope, Status};
+use crate::types::{
+    AttachOptions, Attached, ContainerAction, Frame, LogQuery, Logs, Receiver, Scope, Status,
+};
 use crate::{Engine, EngineError};
 
 /// How many bytes of standard input are read before the container takes them.

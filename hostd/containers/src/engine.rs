@@ -31,7 +31,8 @@ use crate::registry::Registry;
 use crate::shim::Program;
 use crate::stats::clock::Clock;
 use crate::types::{
-    CgroupParent, ContainerAction, ContainerEvent, EngineOptions, Scope, Snapshot, Status, WaitCondition, WaitResult,
+    CgroupParent, ContainerAction, ContainerEvent, EngineOptions, Scope, Snapshot, Status,
+    WaitCondition, WaitResult,
 };
 
 /// The result of [`Engine::wait`]: ready when the condition is met.
@@ -257,11 +258,7 @@ impl Inner {
     }
 
     /// Sends an event of a container.
-    pub(crate) fn emit(
-        &self,
-        container: &Container,
-        action: impl Into<ContainerAction>,
-    ) {
+    pub(crate) fn emit(&self, container: &Container, action: impl Into<ContainerAction>) {
         let snapshot = container.snapshot();
         let labels = limits::fitting(&snapshot.spec.labels, limits::EVENT);
         self.send(ContainerEvent {

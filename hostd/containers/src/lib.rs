@@ -130,7 +130,6 @@ pub use tag::{check_tag, tag_of};
 pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerAction, ContainerEvent,
-    CreateRequest, Created,
-    EngineOptions, Frame, LogPart, LogQuery, Logs, NewId, ProcessInfo, Pruned, Receiver, Scope,
-    Shown, Snapshot, SpecChange, State, Status, WaitCondition, WaitResult,
+    CreateRequest, Created, EngineOptions, Frame, LogPart, LogQuery, Logs, NewId, ProcessInfo,
+    Pruned, Receiver, Scope, Shown, Snapshot, SpecChange, State, Status, WaitCondition, WaitResult,
 };

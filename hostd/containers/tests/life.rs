@@ -9,7 +9,9 @@ mod storm;
 use std::time::Duration;
 
 use common::*;
-use hostd_containers::{ContainerAction, CreateRequest, LogQuery, Scope, Signal, Status, WaitCondition};
+use hostd_containers::{
+    ContainerAction, CreateRequest, LogQuery, Scope, Signal, Status, WaitCondition,
+};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{Patience, RestartPolicy};
 

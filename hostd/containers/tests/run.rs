@@ -5,7 +5,9 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use hostd_containers::{AttachOptions, ContainerAction, EngineError, LogQuery, Status, WaitCondition};
+use hostd_containers::{
+    AttachOptions, ContainerAction, EngineError, LogQuery, Status, WaitCondition,
+};
 use keelson_model::error::ErrorKind;
 use keelson_model::spec::{
     BindMount, CapabilitySet, HostName, HostsEntry, MountKind, MountSpec, Propagation, ReadOnly,

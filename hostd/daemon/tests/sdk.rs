@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     LogsOptionsBuilder, PruneImagesOptions, RemoveContainerOptionsBuilder, RemoveImageOptions,
     StartContainerOptions, WaitContainerOptions,
 };
-use common::{Host};
+use common::Host;
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 

@@ -34,6 +34,6 @@ pub use ports::PortError;
 pub use settings::{DefaultBridge, FilterOptions, NetworkOptions, ResolverOptions};
 pub use types::{
     Addressing, AskedSubnet, Binding, Bridge, Driver, Endpoint, GatewayMode, IpvlanFlag,
-    IpvlanMode, MacvlanMode, Network, NetworkAction, NetworkEvent, NetworkMember, NewNetwork, Parent, ParentLink,
-    Recovered, Subnet,
+    IpvlanMode, MacvlanMode, Network, NetworkAction, NetworkEvent, NetworkMember, NewNetwork,
+    Parent, ParentLink, Recovered, Subnet,
 };

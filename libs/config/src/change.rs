@@ -432,6 +432,9 @@ mod tests {
         let newer = read_text(&newer).unwrap().unwrap();
         assert_eq!((newer.file, newer.ends), (memory.file, memory.ends));
         let error = read_text(&GOLDEN.replace("= 1\n", "= 2\n")).unwrap_err();
-        assert!(error.to_string().contains("a newer release wrote it"), "{error}");
+        assert!(
+            error.to_string().contains("a newer release wrote it"),
+            "{error}"
+        );
     }
 }

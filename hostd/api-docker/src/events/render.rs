@@ -167,7 +167,13 @@ impl From<VolumeEvent> for Event {
             }
         };
         add(&mut attributes, more);
-        Self::new("volume", action.to_owned(), event.name, attributes, event.time)
+        Self::new(
+            "volume",
+            action.to_owned(),
+            event.name,
+            attributes,
+            event.time,
+        )
     }
 }
 
@@ -176,7 +182,10 @@ impl From<NetworkEvent> for Event {
         let mut attributes = BTreeMap::new();
         if !event.id.is_empty() {
             let driver = event.driver.to_owned();
-            add(&mut attributes, vec![("name", event.name), ("type", driver)]);
+            add(
+                &mut attributes,
+                vec![("name", event.name), ("type", driver)],
+            );
         }
         let (action, more) = match event.action {
             NetworkAction::Create => ("create", Vec::new()),
@@ -189,7 +198,13 @@ impl From<NetworkEvent> for Event {
             NetworkAction::Prune => ("prune", vec![("reclaimed", "0".to_owned())]),
         };
         add(&mut attributes, more);
-        Self::new("network", action.to_owned(), event.id, attributes, event.time)
+        Self::new(
+            "network",
+            action.to_owned(),
+            event.id,
+            attributes,
+            event.time,
+        )
     }
 }
 
@@ -221,7 +236,10 @@ mod tests {
             code: 3,
             seconds: 9,
         });
-        assert_eq!((&shown["Type"], &shown["Action"]), (&json!("container"), &json!("die")));
+        assert_eq!(
+            (&shown["Type"], &shown["Action"]),
+            (&json!("container"), &json!("die"))
+        );
         assert_eq!(shown["from"], "busybox");
         assert_eq!(
             shown["Actor"]["Attributes"],
@@ -271,6 +289,9 @@ mod tests {
             time: 7,
         });
         let shown = serde_json::to_value(&event).unwrap();
-        assert_eq!(shown["Actor"], json!({"ID": "", "Attributes": {"reclaimed": "5"}}));
+        assert_eq!(
+            shown["Actor"],
+            json!({"ID": "", "Attributes": {"reclaimed": "5"}})
+        );
     }
 }

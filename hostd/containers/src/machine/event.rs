@@ -7,8 +7,8 @@ use keelson_shim_protocol::Exit;
 
 use super::health::CheckNumber;
 use crate::Signal;
-use crate::types::{ContainerAction, Status};
 use crate::types::health::{CheckResult, HealthStatus};
+use crate::types::{ContainerAction, Status};
 
 /// A request that waits for its answer. Each is answered exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,8 +14,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hostd_containers::{
-    AttachOptions, Attached, CreateRequest, Engine, EngineError,
-    LogQuery, Scope, WaitCondition, WaitResult,
+    AttachOptions, Attached, CreateRequest, Engine, LogQuery, Scope, WaitCondition, WaitResult,
 };
 use hostd_images::{ImageStore, ImportOptions};
 use keelson_model::spec::{CapabilitySet, ContainerSpec, RootSpec};

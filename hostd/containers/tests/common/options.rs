@@ -8,7 +8,7 @@ use keelson_model::host::{EngineConfig, NetworksConfig};
 
 /// An engine in `directory`, with its files in `root` and `run` there. It has no network, because a
 /// test must not use the machine's.
-pub fn engine_in(directory: &Path, images: &ImageStore) -> EngineOptions {
+pub(crate) fn engine_in(directory: &Path, images: &ImageStore) -> EngineOptions {
     let runtime = keelson_testing::program("keelson-runtime");
     EngineOptions {
         id: "engine".to_owned(),

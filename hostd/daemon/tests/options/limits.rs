@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::common::{Host};
+use super::common::Host;
 
 #[test]
 fn unsupported_limits_are_discarded_with_a_warning() {

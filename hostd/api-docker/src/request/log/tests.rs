@@ -24,7 +24,10 @@ fn every_driver_that_is_shown_can_be_asked_for() {
     for driver in LOG_DRIVERS {
         understand(driver, &[]).unwrap();
     }
-    assert_eq!(understand("", &[]).unwrap(), understand(LOG_DRIVER, &[]).unwrap());
+    assert_eq!(
+        understand("", &[]).unwrap(),
+        understand(LOG_DRIVER, &[]).unwrap()
+    );
 }
 
 #[test]
