@@ -33,7 +33,7 @@ use crate::types::{ContainerAction, Receiver, Scope, WaitCondition};
 use crate::{Engine, EngineError};
 use root::Root;
 pub use unpack::ExtractOptions;
-use view::Purpose;
+use view::ViewPurpose;
 
 /// How many pieces of an archive wait for a slow client.
 const DEPTH: usize = 2;
@@ -78,7 +78,7 @@ impl Engine {
         path: &str,
     ) -> Result<PathStat, EngineError> {
         let container = self.reachable(scope, name)?;
-        let view = self.inner.view(&container, Purpose::Read).await?;
+        let view = self.inner.view(&container, ViewPurpose::Read).await?;
         let asked = Asked::new(name, path);
         Ok(blocking(move || asked.look(&view).map(|(stat, _)| stat)).await??)
     }
@@ -95,7 +95,7 @@ impl Engine {
         held: Box<dyn Send>,
     ) -> Result<PathArchive, EngineError> {
         let container = self.reachable(scope, name)?;
-        let view = self.inner.view(&container, Purpose::Read).await?;
+        let view = self.inner.view(&container, ViewPurpose::Read).await?;
         let asked = Asked::new(name, path);
         let look = move || {
             let (stat, object) = asked.look(&view)?;
@@ -137,7 +137,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let container = self.reachable(scope, name)?;
         let (pass, stop) = container.gate.enter().await;
-        let view = self.inner.view(&container, Purpose::Write).await?;
+        let view = self.inner.view(&container, ViewPurpose::Write).await?;
         let asked = Asked::new(name, path);
         let (inner, of) = (Arc::clone(&self.inner), Arc::clone(&container));
         let check = move || {
@@ -299,7 +299,7 @@ impl Inner {
     async fn view(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        purpose: Purpose,
+        purpose: ViewPurpose,
     ) -> Result<Root, EngineError> {
         for _ in 0..TRIES {
             // Register before checking, so that the end of the process can't be missed.

@@ -18,7 +18,7 @@ use keelson_shim_protocol::Request;
 
 use crate::container::Container;
 use crate::engine::{Inner, not_running, off_workers};
-use crate::executions::lifecycle::Event;
+use crate::executions::lifecycle::ExecEvent;
 use crate::executions::record::Records;
 use crate::executions::{Exec, ExecRequest, ExecSnapshot, ExecState};
 use crate::types::{Attached, ContainerAction, Scope, Status};
@@ -119,14 +119,14 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         let (exec, container) = inner.find_exec(scope, id)?;
         require_active(&container)?;
-        exec.apply(Event::Start)
+        exec.apply(ExecEvent::Start)
             .map_err(|refused| exec.refusal(refused))?;
         Self::whole(async move {
             let started = inner
                 .start_exec(&exec, &container, detach, console_size)
                 .await;
             if let Err(error) = &started {
-                let event = Event::NotExecuted(run::code_of(error));
+                let event = ExecEvent::NotExecuted(run::code_of(error));
                 inner.exec_event(&exec, &container, event);
             }
             started

@@ -21,7 +21,7 @@ use keelson_store::{Document, Durability, Era, Rest, document};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use self::syslog::{Connection, Format, Message};
+use self::syslog::{ServerConnection, Format, Message};
 use crate::EngineError;
 use crate::container::Container;
 use crate::logs::Watch;
@@ -48,7 +48,7 @@ pub(crate) async fn check_server(container: &Container) -> Result<(), EngineErro
     let LogSpec::Syslog { server, .. } = &snapshot.spec.log else {
         return Ok(());
     };
-    match Connection::open(server).await {
+    match ServerConnection::open(server).await {
         Ok(_) => Ok(()),
         Err(error) => Err(EngineError::Start {
             message: format!("failed to initialize logging driver: {error}"),
@@ -141,7 +141,7 @@ async fn pass_on(
 /// A server that may be unreachable at times.
 struct Server {
     address: SyslogServer,
-    connection: Option<Connection>,
+    connection: Option<ServerConnection>,
 }
 
 impl Server {
@@ -166,7 +166,7 @@ impl Server {
             let sent = async {
                 let connection = match &mut self.connection {
                     Some(connection) => connection,
-                    none => none.insert(Connection::open(&self.address).await?),
+                    none => none.insert(ServerConnection::open(&self.address).await?),
                 };
                 connection.send(messages).await
             };

@@ -17,7 +17,7 @@ use rustix::mount::MoveMountFlags;
 use crate::container::Container;
 use crate::engine::Inner;
 use crate::id_maps::IdMap;
-use crate::subpath::Places;
+use crate::subpath::SubpathPlaces;
 use crate::{EngineError, overlay};
 
 impl Inner {
@@ -54,7 +54,7 @@ impl Inner {
     pub(crate) fn mount_images(
         &self,
         spec: &ContainerSpec,
-        places: &Places,
+        places: &SubpathPlaces,
         users: Option<UserRange>,
         mut keep: impl FnMut(RootfsLayers),
     ) -> Result<Vec<MountSpec>, EngineError> {
@@ -99,7 +99,7 @@ impl Inner {
 }
 
 /// The mounts for the images of a running container.
-pub(crate) fn image_mounts(spec: &ContainerSpec, places: &Places) -> Vec<MountSpec> {
+pub(crate) fn image_mounts(spec: &ContainerSpec, places: &SubpathPlaces) -> Vec<MountSpec> {
     let mounts = spec.images.iter().enumerate();
     mounts
         .map(|(index, mount)| as_bind(mount, index, places))
@@ -114,7 +114,7 @@ fn part_name(index: usize) -> String {
     format!("image-{index}-part")
 }
 
-fn as_bind(mount: &ImageMount, index: usize, places: &Places) -> MountSpec {
+fn as_bind(mount: &ImageMount, index: usize, places: &SubpathPlaces) -> MountSpec {
     let name = match mount.subpath {
         Some(_) => part_name(index),
         None => whole_name(index),

@@ -13,7 +13,7 @@ use crate::spec::mounts::is_of_engine;
 
 /// The propagation that a bind needs from the mount of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum NeededPropagation {
     Shared,
     SharedOrSlave,
 }
@@ -27,11 +27,11 @@ pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineErr
             continue;
         };
         let wanted = match bind.propagation {
-            Propagation::Shared | Propagation::RecursiveShared => Wanted::Shared,
-            Propagation::Slave | Propagation::RecursiveSlave => Wanted::SharedOrSlave,
+            Propagation::Shared | Propagation::RecursiveShared => NeededPropagation::Shared,
+            Propagation::Slave | Propagation::RecursiveSlave => NeededPropagation::SharedOrSlave,
             Propagation::Private | Propagation::RecursivePrivate => continue,
         };
-        if wanted == Wanted::SharedOrSlave && is_of_engine(&bind.source, engine) {
+        if wanted == NeededPropagation::SharedOrSlave && is_of_engine(&bind.source, engine) {
             continue;
         }
         let known = match &known {
@@ -46,7 +46,7 @@ pub(crate) fn check(mounts: &[MountSpec], engine: &Path) -> Result<(), EngineErr
     Ok(())
 }
 
-fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), EngineError> {
+fn check_one(source: &Path, wanted: NeededPropagation, known: &[Mount]) -> Result<(), EngineError> {
     let whole = fs::canonicalize(source).map_err(EngineError::io("find", source))?;
     // If mounts are stacked, the kernel returns the topmost one.
     let status = rustix::fs::statx(CWD, &whole, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
@@ -58,10 +58,10 @@ fn check_one(source: &Path, wanted: Wanted, known: &[Mount]) -> Result<(), Engin
     judge(source, wanted, carrier)
 }
 
-fn judge(source: &Path, wanted: Wanted, carrier: &Mount) -> Result<(), EngineError> {
+fn judge(source: &Path, wanted: NeededPropagation, carrier: &Mount) -> Result<(), EngineError> {
     let (fits, name) = match wanted {
-        Wanted::Shared => (carrier.is_shared, "shared"),
-        Wanted::SharedOrSlave => (carrier.is_shared || carrier.is_slave, "shared or slave"),
+        NeededPropagation::Shared => (carrier.is_shared, "shared"),
+        NeededPropagation::SharedOrSlave => (carrier.is_shared || carrier.is_slave, "shared or slave"),
     };
     match fits {
         true => Ok(()),
@@ -89,14 +89,14 @@ mod tests {
             judged.map_err(|error| error.to_string())
         };
         assert_eq!(
-            fits(0, Wanted::Shared).unwrap_err(),
+            fits(0, NeededPropagation::Shared).unwrap_err(),
             "path /s is mounted on / but it is not a shared mount"
         );
         assert_eq!(
-            fits(0, Wanted::SharedOrSlave).unwrap_err(),
+            fits(0, NeededPropagation::SharedOrSlave).unwrap_err(),
             "path /s is mounted on / but it is not a shared or slave mount"
         );
-        assert!(fits(1, Wanted::Shared).is_ok() && fits(1, Wanted::SharedOrSlave).is_ok());
-        assert!(fits(2, Wanted::Shared).is_err() && fits(2, Wanted::SharedOrSlave).is_ok());
+        assert!(fits(1, NeededPropagation::Shared).is_ok() && fits(1, NeededPropagation::SharedOrSlave).is_ok());
+        assert!(fits(2, NeededPropagation::Shared).is_err() && fits(2, NeededPropagation::SharedOrSlave).is_ok());
     }
 }

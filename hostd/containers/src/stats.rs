@@ -21,7 +21,7 @@ use keelson_linux::net_dev::Interface;
 use tokio::sync::{Semaphore, watch};
 
 use self::clock::Latest;
-use self::measure::{Machine, measure};
+use self::measure::{MachineFigures, measure};
 use crate::container::Container;
 use crate::types::Scope;
 use crate::{Engine, EngineError};
@@ -117,7 +117,7 @@ impl Engine {
         let mount = self.inner.facts.cgroup_mount.clone();
         // The semaphore is never closed.
         let _place = MEASURES.acquire().await;
-        let work = move || measure(&container, mount.as_deref(), &Machine::now());
+        let work = move || measure(&container, mount.as_deref(), &MachineFigures::now());
         Ok(blocking(work).await?)
     }
 }

@@ -25,9 +25,9 @@ const SHARED_MEMORY: &str = "shm";
 
 /// The mount points of parts of a container's volumes and of its shared memory.
 #[derive(Debug, Clone)]
-pub(crate) struct Places(PathBuf);
+pub(crate) struct SubpathPlaces(PathBuf);
 
-impl Places {
+impl SubpathPlaces {
     /// The mount points of the container `id`; `run` is RUN.
     pub(crate) fn of(run: &Path, id: &str) -> Self {
         Self(run.join("volumes").join(id))
@@ -149,7 +149,7 @@ pub(crate) fn clear_strays(run: &Path, runs: impl Fn(&str) -> bool) {
     for entry in entries.flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
         if !runs(&id) {
-            Places::of(run, &id).clear();
+            SubpathPlaces::of(run, &id).clear();
         }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
         fs::write(base.path().join("secret"), "outside").unwrap();
         symlink("/a/b", volume.join("absolute")).unwrap();
         symlink("../../secret", volume.join("escape")).unwrap();
-        let places = Places::of(base.path(), "c");
+        let places = SubpathPlaces::of(base.path(), "c");
         let at = places.mount(0, &volume, Path::new("a/b")).unwrap();
         assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "inside");
         let at = places

@@ -19,7 +19,7 @@ use crate::engine::Inner;
 use crate::held::Held;
 use crate::image_mounts::image_mounts;
 use crate::rootfs::Merged;
-use crate::subpath::{Places, clear_strays};
+use crate::subpath::{SubpathPlaces, clear_strays};
 use crate::types::Snapshot;
 use crate::{Engine, EngineError};
 
@@ -181,7 +181,7 @@ impl Inner {
         struct Using {
             uses: Vec<VolumeUse>,
             layers: Vec<RootfsLayers>,
-            places: Places,
+            places: SubpathPlaces,
         }
         impl Drop for Using {
             fn drop(&mut self) {
@@ -191,7 +191,7 @@ impl Inner {
         }
         // Use a separate name: a start at the same time has other mount points and uses.
         let user = format!("{}-copy-{}", snapshot.id, crate::names::new_id());
-        let places = Places::of(self.run.parent().unwrap_or(&self.run), &user);
+        let places = SubpathPlaces::of(self.run.parent().unwrap_or(&self.run), &user);
         let mut using = Using {
             uses: Vec::new(),
             layers: Vec::new(),
@@ -209,7 +209,7 @@ impl Inner {
         &self,
         snapshot: &Snapshot,
         user: &str,
-        places: &Places,
+        places: &SubpathPlaces,
         mut keep: impl FnMut(&VolumeMount, VolumeUse),
     ) -> Result<Vec<MountSpec>, EngineError> {
         let mounts = snapshot.spec.volumes.iter().enumerate();
@@ -273,14 +273,14 @@ pub(crate) fn end_uses(container: &Container) {
 }
 
 /// The mount points of parts of a container's volumes and of its shared memory.
-pub(crate) fn places(container: &Container) -> Places {
+pub(crate) fn places(container: &Container) -> SubpathPlaces {
     places_of(&container.run_directory, &container.id)
 }
 
 /// `directory` is RUN/containers/ID.
-fn places_of(directory: &Path, id: &str) -> Places {
+fn places_of(directory: &Path, id: &str) -> SubpathPlaces {
     let run = directory.parent().and_then(Path::parent);
-    Places::of(run.unwrap_or(directory), id)
+    SubpathPlaces::of(run.unwrap_or(directory), id)
 }
 
 fn new_volume(mount: &mut VolumeMount) -> NewVolume {

@@ -19,7 +19,7 @@ use crate::writable::{TarStream, WritableLayer};
 
 /// The options, checked before the container is touched.
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct CheckedCommit {
     parent: ImageId,
     reference: Option<Reference>,
     author: String,
@@ -29,7 +29,7 @@ pub(crate) struct Checked {
 }
 
 /// Checks the options.
-pub(crate) fn check(options: CommitOptions) -> Result<Checked, ImageError> {
+pub(crate) fn check(options: CommitOptions) -> Result<CheckedCommit, ImageError> {
     let reference = match options.reference.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => Some(changes::new_name(name)?),
         None => None,
@@ -37,7 +37,7 @@ pub(crate) fn check(options: CommitOptions) -> Result<Checked, ImageError> {
     let mut defaults = options.defaults;
     changes::apply(&mut defaults, &options.changes)?;
     changes::inherit(&mut defaults, options.container);
-    Ok(Checked {
+    Ok(CheckedCommit {
         parent: options.parent,
         reference,
         author: options.author,
@@ -52,7 +52,7 @@ pub(crate) fn check(options: CommitOptions) -> Result<Checked, ImageError> {
 pub(crate) fn commit(
     store: &Arc<Store>,
     layer: &WritableLayer,
-    options: Checked,
+    options: CheckedCommit,
     wanted: &dyn Fn() -> bool,
 ) -> Result<Loaded, ImageError> {
     let staging = store.disk.stage()?;
@@ -116,7 +116,7 @@ pub(crate) fn commit(
 }
 
 fn image(
-    options: Checked,
+    options: CheckedCommit,
     parent: Option<ImageId>,
     below: &ImageConfig,
     diff_ids: Vec<keelson_oci::digest::Digest>,

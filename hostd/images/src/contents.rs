@@ -15,7 +15,7 @@ use keelson_oci::reference::Reference;
 
 use crate::archive_path::{follow, normal_name};
 use crate::error::ImageError;
-use crate::registry::Wanted;
+use crate::registry::WantedPlatform;
 use crate::store::NewImage;
 
 /// How many levels of indexes are followed.
@@ -106,7 +106,7 @@ type Candidates<'a> = HashMap<Digest, Vec<Candidate<'a>>>;
 
 impl Contents {
     /// The images, checked against their digests.
-    pub(crate) fn images(&self, wanted: &Wanted) -> Result<Vec<NewImage>, ImageError> {
+    pub(crate) fn images(&self, wanted: &WantedPlatform) -> Result<Vec<NewImage>, ImageError> {
         let mut images = self.all_images(wanted)?;
         if wanted.asked {
             images.retain(|image| wanted.fits_config(&image.config));
@@ -122,7 +122,7 @@ impl Contents {
         Ok(images)
     }
 
-    fn all_images(&self, wanted: &Wanted) -> Result<Vec<NewImage>, ImageError> {
+    fn all_images(&self, wanted: &WantedPlatform) -> Result<Vec<NewImage>, ImageError> {
         let all: u64 = self
             .documents
             .values()
@@ -352,7 +352,7 @@ impl Contents {
         label: &str,
         bytes: &[u8],
         outer_name: Option<&Reference>,
-        (wanted, depth): (&Wanted, u32),
+        (wanted, depth): (&WantedPlatform, u32),
         found: &mut Found,
     ) -> Result<(), ImageError> {
         let wrong = |reason: Unusable| ImageError::Archive(format!("{label}: {reason}"));

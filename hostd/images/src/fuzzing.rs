@@ -3,7 +3,7 @@
 use keelson_oci::digest::Digest;
 
 use crate::contents::{Contents, LayerBlob};
-use crate::registry::Wanted;
+use crate::registry::WantedPlatform;
 
 /// The documents of an image archive, by path. Each is also present under its digest, as a document
 /// and as a layer.
@@ -22,15 +22,15 @@ pub fn archive(files: &[(&str, &[u8])]) {
             contents.documents.insert(name, bytes.to_vec());
         }
     }
-    if let Ok(wanted) = Wanted::parse(None) {
+    if let Ok(wanted) = WantedPlatform::parse(None) {
         let _ = contents.images(&wanted);
     }
 }
 
 /// A platform as a client writes it.
 pub fn platform(text: &str) {
-    if let Ok(wanted) = Wanted::parse(Some(text)) {
-        let again = Wanted::parse(Some(&wanted.to_string()));
+    if let Ok(wanted) = WantedPlatform::parse(Some(text)) {
+        let again = WantedPlatform::parse(Some(&wanted.to_string()));
         assert_eq!(
             again.map(|again| again.to_string()).ok(),
             Some(wanted.to_string())

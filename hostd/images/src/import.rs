@@ -14,13 +14,13 @@ use crate::changes;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
 use crate::pipe::PipeReader;
-use crate::registry::Wanted;
+use crate::registry::WantedPlatform;
 use crate::store::{NewImage, Pins, Store};
 use crate::types::{ImageAction, ImageId, ImportOptions};
 
 /// The options, checked before the first byte is read.
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct CheckedImport {
     reference: Option<Reference>,
     message: String,
     /// The source of the archive, as text for people. `-` is the client itself.
@@ -30,15 +30,15 @@ pub(crate) struct Checked {
 }
 
 /// Checks the options.
-pub(crate) fn check(options: &ImportOptions) -> Result<Checked, ImageError> {
+pub(crate) fn check(options: &ImportOptions) -> Result<CheckedImport, ImageError> {
     let reference = match options.reference.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => Some(changes::new_name(name)?),
         None => None,
     };
-    let platform = Wanted::parse(options.platform.as_deref())?.named();
+    let platform = WantedPlatform::parse(options.platform.as_deref())?.named();
     let mut defaults = ContainerDefaults::default();
     changes::apply(&mut defaults, &options.changes)?;
-    Ok(Checked {
+    Ok(CheckedImport {
         reference,
         message: options.message.clone(),
         source: "-".to_owned(),
@@ -51,7 +51,7 @@ pub(crate) fn check(options: &ImportOptions) -> Result<Checked, ImageError> {
 pub(crate) fn import(
     store: &Arc<Store>,
     mut reader: PipeReader,
-    options: Checked,
+    options: CheckedImport,
 ) -> Result<ImageId, ImageError> {
     let interrupted = |error: std::io::Error| ImageError::Interrupted(error.to_string());
     let staging = store.disk.stage()?;

@@ -144,7 +144,7 @@ impl ImageStore {
         platform: Option<&str>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>, ImageError> {
-        let wanted = registry::Wanted::parse(platform)?;
+        let wanted = registry::WantedPlatform::parse(platform)?;
         let store = Arc::clone(&self.store);
         let job = move |reader| load::load(&store, reader, &wanted, &progress);
         self.stream(archive, job).await

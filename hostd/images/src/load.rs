@@ -20,7 +20,7 @@ use crate::disk::Staging;
 use crate::error::ImageError;
 use crate::layer::ingest::Ingest;
 use crate::pipe::{PIECE, PipeReader};
-use crate::registry::Wanted;
+use crate::registry::WantedPlatform;
 use crate::store::{Pins, Store};
 use crate::types::{ImageAction, Loaded, Progress, Step};
 
@@ -38,7 +38,7 @@ const PROGRESS_STEP: u64 = 1 << 20;
 pub(crate) fn load(
     store: &Arc<Store>,
     mut reader: PipeReader,
-    wanted: &Wanted,
+    wanted: &WantedPlatform,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Vec<Loaded>, ImageError> {
     let staging = store.disk.stage()?;

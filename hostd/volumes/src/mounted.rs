@@ -11,7 +11,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::VolumeError;
 use crate::lock::lock;
-use crate::options::{self, Wanted};
+use crate::options::{self, MountOptions};
 
 /// The containers that use a volume now. Locked while it is mounted, unmounted or filled, which may
 /// take long. So each volume has its own lock, and no other volume waits for it.
@@ -35,7 +35,7 @@ impl Usage {
 }
 
 /// Makes the mount that a volume's options ask for.
-pub(crate) fn mount(wanted: &Wanted, path: &Path) -> Result<(), VolumeError> {
+pub(crate) fn mount(wanted: &MountOptions, path: &Path) -> Result<(), VolumeError> {
     let failed = |source: std::io::Error| VolumeError::Mount {
         path: path.to_owned(),
         device: wanted.device.clone(),

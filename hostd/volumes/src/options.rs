@@ -16,7 +16,7 @@ const KNOWN: &[(&str, &[&str])] = &[
 
 /// A mount that a volume's options ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct MountOptions {
     /// The type of the file system; `none` for a bind mount.
     pub(crate) kind: String,
     /// The source of the mount.
@@ -54,14 +54,14 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), Unfit> {
 }
 
 /// The mount that options request, if any.
-pub(crate) fn wanted(options: &BTreeMap<String, String>) -> Option<Wanted> {
+pub(crate) fn wanted(options: &BTreeMap<String, String>) -> Option<MountOptions> {
     let get = |name: &str| options.get(name).cloned().unwrap_or_default();
     let (kind, device) = (get("type"), get("device"));
     if device.is_empty() || kind.is_empty() {
         return None;
     }
     let (flags, data) = parse(&get("o"));
-    Some(Wanted {
+    Some(MountOptions {
         kind,
         device,
         flags,
@@ -112,7 +112,7 @@ fn parse(text: &str) -> (MountFlags, String) {
 ///
 /// # Errors
 /// The name can't be resolved.
-pub(crate) fn resolved(wanted: &Wanted) -> std::io::Result<String> {
+pub(crate) fn resolved(wanted: &MountOptions) -> std::io::Result<String> {
     let server = match wanted.kind.as_str() {
         "nfs" | "nfs4" => server_of_nfs(&wanted.device),
         "cifs" | "smb3" => server_of_cifs(&wanted.device),

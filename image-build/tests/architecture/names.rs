@@ -255,3 +255,46 @@ fn names_of_public_types_have_one_meaning() {
         .collect();
     assert!(gone.is_empty(), "take these off the list: {gone:?}");
 }
+
+/// Inside of a crate, too, a type that other modules see has a name of its own, so that a reader who
+/// searches for it finds one.
+#[test]
+fn names_of_types_between_modules_have_one_meaning() {
+    let mut names = Names::new();
+    for path in sources() {
+        let is_test = path.ends_with("tests.rs") || path.iter().any(|part| part == "tests");
+        // Each file there is a program of its own.
+        let is_program = path.iter().any(|part| part == "bin");
+        if is_test || is_program {
+            continue;
+        }
+        let Some(src) = path.ancestors().find(|above| above.ends_with("src")) else {
+            continue;
+        };
+        let text = fs::read_to_string(root().join(&path)).expect("a source file");
+        for line in text.lines() {
+            let visible = ["pub(crate) ", "pub(super) "]
+                .iter()
+                .find_map(|start| line.strip_prefix(start))
+                .map(|rest| format!("pub {rest}"));
+            let name = visible.as_deref().and_then(declared).or_else(|| declared(line));
+            if let Some(name) = name {
+                let files = names.entry(format!("{}: {name}", src.display())).or_default();
+                files.insert(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    names.retain(|_, files| files.len() > 1);
+    let excepted: Names = EXCEPTIONS
+        .iter()
+        .map(|(name, files, _)| {
+            let files = files.iter().map(|file| (*file).to_owned()).collect();
+            ((*name).to_owned(), files)
+        })
+        .collect();
+    names.retain(|name, files| {
+        let plain = name.rsplit(' ').next().unwrap_or(name);
+        excepted.get(plain).is_none_or(|known: &BTreeSet<String>| !files.is_subset(known))
+    });
+    assert!(names.is_empty(), "rename one of each: {names:#?}");
+}

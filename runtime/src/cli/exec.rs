@@ -200,7 +200,7 @@ pub(crate) fn exec(global: &Global, arguments: Arguments) -> Result<u8, Failure>
         None => state.open_cgroup(),
     };
     log::debug(|| format!("nsexec container setup: make a process in container {id}"));
-    let spawned = exec::spawn(exec::Request {
+    let spawned = exec::spawn(exec::ExecRequest {
         common: Asked {
             id: &id,
             bundle: &state.bundle,

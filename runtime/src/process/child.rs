@@ -28,7 +28,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) common: Confinement<'a>,
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) propagation: root::Propagation,
-    pub(crate) namespaces: namespaces::Plan,
+    pub(crate) namespaces: namespaces::NamespacePlan,
     /// User namespaces of id-mapped mounts.
     pub(crate) maps: MountMaps,
     pub(crate) own_keyring: bool,
@@ -38,8 +38,8 @@ pub(crate) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Settings that the mounts depend on.
-    pub(super) fn container(&self) -> mounts::Container<'a> {
-        mounts::Container {
+    pub(super) fn container(&self) -> mounts::MountFacts<'a> {
+        mounts::MountFacts {
             cgroup: self.common.spec.linux.cgroups_path.as_deref(),
             root: match self.rootfs {
                 Rootfs::Directory { path } => Some(path),
@@ -205,7 +205,7 @@ fn set_up(
     let outer_pid = run_hooks(plan, root.as_fd(), channel, outer_pid)?;
     let null = match terminal {
         Some(_) => None,
-        None => null::Streams::find(plan.common.stdio.as_ref()),
+        None => null::NullStreams::find(plan.common.stdio.as_ref()),
     };
     let null = null.map(|streams| streams.open(&root)).transpose()?;
     match own_mounts {

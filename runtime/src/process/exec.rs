@@ -24,14 +24,14 @@ use super::{capabilities, child, labels, limits, scheduling, settings, signals};
 use crate::cgroup::Cgroup;
 use crate::failure::{Failure, Step};
 use crate::sandbox::devices::Terminal;
-use crate::sandbox::null::{Replacement, Streams};
+use crate::sandbox::null::{NullStreams, Replacement};
 use crate::sandbox::userns;
 use crate::sandbox::{descriptors, namespaces, paths, procfs, shared};
 use crate::seccomp;
 use crate::spec::Process;
 
 /// The process to execute, and the container to execute it in.
-pub(crate) struct Request<'a> {
+pub(crate) struct ExecRequest<'a> {
     /// The same settings as for a container's first process. The seccomp filter and the execution
     /// domain come from the container's specification.
     pub(crate) common: Asked<'a>,
@@ -77,7 +77,7 @@ pub(crate) fn check_executed(pid: i32) -> Result<(), Failure> {
 
 /// Makes the process and returns at once. The child's steps depend on the container, which may be
 /// frozen or have a hanging file system; its parent must not wait for that.
-pub(crate) fn spawn(request: Request<'_>) -> Result<Spawned, Failure> {
+pub(crate) fn spawn(request: ExecRequest<'_>) -> Result<Spawned, Failure> {
     let (spec, process) = (request.common.spec, request.process);
     settings::check_process(process)?;
     labels::check(process)?;
@@ -175,7 +175,7 @@ fn namespaces_of(pid: i32, needs_own_mounts: bool) -> Result<CloneFlags, Failure
 
 /// The root of a container that shares its mount namespace: joining the namespace does not lead to
 /// that root.
-fn root_of(request: &Request<'_>) -> Result<Option<OwnedFd>, Failure> {
+fn root_of(request: &ExecRequest<'_>) -> Result<Option<OwnedFd>, Failure> {
     if !shared::is_shared(request.common.spec) {
         return Ok(None);
     }
@@ -199,7 +199,7 @@ fn replace_null(
     plan: &Confinement<'_>,
     inside: &Inside<'_>,
 ) -> Result<Option<Replacement>, Failure> {
-    let Some(streams) = Streams::find(plan.stdio.as_ref()) else {
+    let Some(streams) = NullStreams::find(plan.stdio.as_ref()) else {
         return Ok(None);
     };
     let opened;

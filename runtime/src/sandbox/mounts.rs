@@ -113,12 +113,12 @@ pub(crate) struct Sources<'a> {
     ready: Vec<(usize, OwnedFd)>,
     /// Whether copies of the host's mounts are private from the start.
     private: bool,
-    container: Container<'a>,
+    container: MountFacts<'a>,
 }
 
 /// The facts about a container that its mounts depend on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Container<'a> {
+pub(crate) struct MountFacts<'a> {
     /// The path of its cgroup.
     pub(crate) cgroup: Option<&'a str>,
     /// Where its root is on the host, unless it is made of layers.
@@ -127,7 +127,7 @@ pub(crate) struct Container<'a> {
 
 impl<'a> Sources<'a> {
     /// Before anything was made. `private`: copies of the host's mounts are private from the start.
-    pub(crate) fn new(maps: &'a MountMaps, private: bool, container: Container<'a>) -> Self {
+    pub(crate) fn new(maps: &'a MountMaps, private: bool, container: MountFacts<'a>) -> Self {
         let ready = Vec::new();
         Self {
             maps,
@@ -143,7 +143,7 @@ impl<'a> Sources<'a> {
     pub(crate) fn prepare(
         maps: &'a MountMaps,
         mounts: &[Mount],
-        container: Container<'a>,
+        container: MountFacts<'a>,
         foreign: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
         let mut sources = Self::new(maps, false, container);

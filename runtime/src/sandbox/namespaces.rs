@@ -19,7 +19,7 @@ pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The plan for namespaces around clone3(2).
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct NamespacePlan {
     /// `CLONE_NEW…` flags for clone3.
     pub(crate) create: u64,
     /// Make the cgroup namespace after the clone: its root is the cgroup that the process is in
@@ -83,8 +83,8 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
 const LONGEST_NAME: usize = 64;
 
 /// Reads the namespaces of a specification and opens those that are joined.
-pub(crate) fn plan(spec: &Spec) -> Result<Plan, Failure> {
-    let mut plan = Plan {
+pub(crate) fn plan(spec: &Spec) -> Result<NamespacePlan, Failure> {
+    let mut plan = NamespacePlan {
         create: 0,
         unshare_cgroup: false,
         time_offsets: None,
@@ -178,7 +178,7 @@ fn offsets(given: &BTreeMap<String, TimeOffset>) -> Result<String, Failure> {
 }
 
 /// Joins existing namespaces.
-pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn join(plan: &NamespacePlan) -> Result<(), Failure> {
     for (fd, flag, kind) in &plan.join {
         nix::sched::setns(fd, *flag).step(|| {
             let name = kind.name();
@@ -189,7 +189,7 @@ pub(crate) fn join(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Makes the namespaces that clone3 does not make, while the host's files can still be reached.
-pub(crate) fn make(plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn make(plan: &NamespacePlan) -> Result<(), Failure> {
     if plan.unshare_cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
     }

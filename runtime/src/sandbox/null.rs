@@ -94,9 +94,9 @@ fn host() -> Result<OwnedFd, Failure> {
 
 /// The numbers of a process's standard streams that are connected to the null device.
 #[derive(Debug)]
-pub(crate) struct Streams(Vec<i32>);
+pub(crate) struct NullStreams(Vec<i32>);
 
-impl Streams {
+impl NullStreams {
     /// Examines the streams that a process will get: the given ones, or this process's own.
     pub(crate) fn find(given: Option<&[OwnedFd; 3]>) -> Option<Self> {
         use rustix::stdio::{stderr, stdin, stdout};

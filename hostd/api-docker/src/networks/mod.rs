@@ -32,14 +32,14 @@ const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope",
 const SCOPE: &str = "local";
 
 /// A client's filters for the list.
-struct Wanted<'a> {
+struct ListFilters<'a> {
     filters: &'a Filters,
     dangling: Option<bool>,
     ids: Patterns,
     names: Patterns,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ListFilters<'a> {
     fn new(filters: &'a Filters) -> Result<Self, ApiError> {
         for kind in filters.values("type") {
             if !matches!(kind.as_str(), "builtin" | "custom") {
@@ -79,7 +79,7 @@ impl<'a> Wanted<'a> {
 /// `GET /networks`.
 pub(crate) async fn list(api: &Api, call: Call) -> Result<Response<Body>, ApiError> {
     let filters = call.query.filters(FILTERS)?;
-    let wanted = Wanted::new(&filters)?;
+    let wanted = ListFilters::new(&filters)?;
     let with_containers = call.version < ApiVersion::new(1, 28);
     let networks = api.0.engine.networks();
     let list: Vec<Value> = networks

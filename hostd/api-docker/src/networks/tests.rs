@@ -119,7 +119,7 @@ fn networks_are_filtered() {
     let fits = |filters: &str, network: &Network, in_use: bool| {
         let query = Query::parse(Some(&format!("filters={filters}"))).unwrap();
         let filters = query.filters(FILTERS).unwrap();
-        Wanted::new(&filters).unwrap().fits(network, || in_use)
+        ListFilters::new(&filters).unwrap().fits(network, || in_use)
     };
     for filters in [
         "{}",
@@ -151,7 +151,7 @@ fn networks_are_filtered() {
     assert!(fits(r#"{"dangling":["0"]}"#, &builtin, false));
     let query = Query::parse(Some(r#"filters={"type":["x"]}"#)).unwrap();
     let filters = query.filters(FILTERS).unwrap();
-    let error = Wanted::new(&filters).err().unwrap().to_string();
+    let error = ListFilters::new(&filters).err().unwrap().to_string();
     assert_eq!(error, "invalid filter: 'type'='x'");
 }
 

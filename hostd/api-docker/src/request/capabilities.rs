@@ -41,19 +41,19 @@ pub(super) fn resolve(
     }
     let available: BTreeSet<String> = capabilities_in(available).map(str::to_owned).collect();
     let (mut set, dropped) = match (&add, drop) {
-        (Wanted::All, Wanted::All) | (Wanted::These(_), Wanted::All) => {
+        (CapabilityList::All, CapabilityList::All) | (CapabilityList::These(_), CapabilityList::All) => {
             (BTreeSet::new(), BTreeSet::new())
         }
-        (Wanted::All, Wanted::These(drop)) if drop.is_empty() => return Ok(CapabilitySet::All),
-        (Wanted::All, Wanted::These(drop)) => (available.clone(), drop),
-        (Wanted::These(_), Wanted::These(drop)) => {
+        (CapabilityList::All, CapabilityList::These(drop)) if drop.is_empty() => return Ok(CapabilitySet::All),
+        (CapabilityList::All, CapabilityList::These(drop)) => (available.clone(), drop),
+        (CapabilityList::These(_), CapabilityList::These(drop)) => {
             let usual = DEFAULT.iter().map(|&name| name.to_owned());
             let set = usual.filter(|name| available.contains(name)).collect();
             (set, drop)
         }
     };
     set.retain(|name| !dropped.contains(name));
-    if let Wanted::These(add) = add {
+    if let CapabilityList::These(add) = add {
         if let Some(name) = add.difference(&available).next() {
             return invalid(format!(
                 "invalid CapAdd: capability not supported by your kernel or not available in the current environment: \"CAP_{name}\""
@@ -74,12 +74,12 @@ pub(super) fn names(set: &CapabilitySet, available: u64) -> Vec<String> {
     }
 }
 
-enum Wanted {
+enum CapabilityList {
     All,
     These(BTreeSet<String>),
 }
 
-fn parse(member: &str, list: &[String]) -> Result<Wanted, ApiError> {
+fn parse(member: &str, list: &[String]) -> Result<CapabilityList, ApiError> {
     let mut set = BTreeSet::new();
     let mut all = false;
     for text in list {
@@ -95,7 +95,7 @@ fn parse(member: &str, list: &[String]) -> Result<Wanted, ApiError> {
             ));
         }
     }
-    Ok(if all { Wanted::All } else { Wanted::These(set) })
+    Ok(if all { CapabilityList::All } else { CapabilityList::These(set) })
 }
 
 #[cfg(test)]

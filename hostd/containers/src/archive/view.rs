@@ -36,7 +36,7 @@ const OF_HOST: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
 /// What becomes of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum ViewPurpose {
     /// They are only read: nothing is made in the container's writable layer, not even mount points.
     Read,
     /// They are changed.
@@ -68,7 +68,7 @@ pub(super) fn stopped(
     snapshot: &Snapshot,
     layers: &RootfsLayers,
     volumes: &[MountSpec],
-    purpose: Purpose,
+    purpose: ViewPurpose,
 ) -> Result<Root, CopyError> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
@@ -90,7 +90,7 @@ fn assemble(
     snapshot: &Snapshot,
     layers: &RootfsLayers,
     volumes: &[MountSpec],
-    purpose: Purpose,
+    purpose: ViewPurpose,
 ) -> Result<Root, CopyError> {
     let top = Path::new("/");
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
@@ -104,24 +104,24 @@ fn assemble(
     // Open it before mounts cover anything.
     let binds = binds(snapshot, volumes)?;
     let root = match purpose {
-        Purpose::Write => overlay(
+        ViewPurpose::Write => overlay(
             &layers.lower,
             &snapshot.directory.join("upper"),
             &snapshot.directory.join("work"),
         )?,
-        Purpose::Read => overlay_to_read(snapshot, layers)?,
+        ViewPurpose::Read => overlay_to_read(snapshot, layers)?,
     };
     // The path does not matter: everything else is unmounted.
     attach_at(&root, &snapshot.directory)?;
     enter(&root)?;
-    if purpose == Purpose::Read {
+    if purpose == ViewPurpose::Read {
         make_files_of_runs(&root);
     }
     for bind in &binds {
         let place = mount_point(&root, bind)?;
         attach(&bind.tree, &place, &bind.target)?;
     }
-    if purpose == Purpose::Write && snapshot.spec.root.read_only() {
+    if purpose == ViewPurpose::Write && snapshot.spec.root.read_only() {
         change(&root, top, mount_attr::RDONLY, false)?;
     }
     // The disk has the owners that the container sees.

@@ -11,7 +11,7 @@ use crate::EngineError;
 use crate::adopt::Fate;
 use crate::container::Container;
 use crate::engine::{Inner, off_workers};
-use crate::executions::lifecycle::{Event, ExecState};
+use crate::executions::lifecycle::{ExecEvent, ExecState};
 use crate::executions::record::{Left, Records};
 use crate::executions::table::{Exec, MAX_KEPT};
 use crate::shim::Shim;
@@ -61,9 +61,9 @@ impl Inner {
                 for exec in open {
                     let (pid, code) = left.end_of(&exec.id);
                     if let Some(pid) = pid {
-                        self.exec_event(&exec, container, Event::Found(pid));
+                        self.exec_event(&exec, container, ExecEvent::Found(pid));
                     }
-                    self.exec_event(&exec, container, Event::Exited(code));
+                    self.exec_event(&exec, container, ExecEvent::Exited(code));
                 }
             }
             Fate::Lives(..) => match known_to_shim(&container.shim()).await {
@@ -97,7 +97,7 @@ impl Inner {
                     id = exec.id,
                     "execution was not started: the engine was killed"
                 );
-                self.exec_event(exec, container, Event::NotExecuted(exit_code::NOT_STARTED));
+                self.exec_event(exec, container, ExecEvent::NotExecuted(exit_code::NOT_STARTED));
             }
             Some(ExecutionState::Starting { .. }) => {
                 let (inner, exec, container) =
@@ -106,8 +106,8 @@ impl Inner {
             }
             Some(ExecutionState::Running { pid }) => self.adopt_running(exec, container, pid),
             Some(ExecutionState::Ended { pid, exit }) => {
-                self.exec_event(exec, container, Event::Found(pid));
-                self.exec_event(exec, container, Event::Exited(exit.code));
+                self.exec_event(exec, container, ExecEvent::Found(pid));
+                self.exec_event(exec, container, ExecEvent::Exited(exit.code));
             }
         }
     }
@@ -125,7 +125,7 @@ impl Inner {
             Some(mut known) => match (known.remove(&exec.id), error) {
                 (None | Some(ExecutionState::Made), error) => {
                     tracing::debug!(id = exec.id, %error, "execution was not started");
-                    self.exec_event(exec, container, Event::NotExecuted(code_of(&error)));
+                    self.exec_event(exec, container, ExecEvent::NotExecuted(code_of(&error)));
                 }
                 (state, _) => self.adopt_execution(exec, container, state),
             },
@@ -135,7 +135,7 @@ impl Inner {
     }
 
     fn adopt_running(self: &Arc<Self>, exec: &Arc<Exec>, container: &Arc<Container>, pid: i32) {
-        self.exec_event(exec, container, Event::Found(pid));
+        self.exec_event(exec, container, ExecEvent::Found(pid));
         self.watch_exec(exec, container, None);
     }
 }

@@ -13,7 +13,7 @@ use crate::attach::{OUTPUT_BUFFER, input_pipe, pump};
 use crate::container::Container;
 use crate::engine::{Inner, off_workers};
 use crate::executions::Exec;
-use crate::executions::lifecycle::{Action, Event, ExecState};
+use crate::executions::lifecycle::{ExecAction, ExecEvent, ExecState};
 use crate::executions::record::Left;
 use crate::shim::Connection;
 use crate::types::{Attached, ContainerAction, Receiver};
@@ -34,23 +34,23 @@ enum End {
 impl Inner {
     /// Passes an event to an execution's life cycle, and carries out the actions. An event that
     /// comes twice or too late changes nothing.
-    pub(super) fn exec_event(&self, exec: &Exec, container: &Container, event: Event) {
+    pub(super) fn exec_event(&self, exec: &Exec, container: &Container, event: ExecEvent) {
         for action in exec.apply(event).unwrap_or_default() {
             match action {
-                Action::Record => {
+                ExecAction::Record => {
                     // The shim knows it, too, and the directory is removed with the run.
                     if let Err(error) = off_workers(|| exec.record()) {
                         tracing::debug!(id = exec.id, %error, "execution not recorded");
                     }
                 }
-                Action::AnnounceStart => {
+                ExecAction::AnnounceStart => {
                     let action = ContainerAction::ExecStart {
                         exec: exec.id.clone(),
                         command: exec.command_line(),
                     };
                     self.emit(container, action);
                 }
-                Action::AnnounceEnd => {
+                ExecAction::AnnounceEnd => {
                     if let ExecState::Ended { code, .. } = exec.state() {
                         let exec = exec.id.clone();
                         self.emit(container, ContainerAction::ExecDie { exec, code });
@@ -106,7 +106,7 @@ impl Inner {
             exec: exec.id.clone(),
         };
         let pid = started(control.request_unhurried(&start).await?)?;
-        self.exec_event(exec, container, Event::Executed(pid));
+        self.exec_event(exec, container, ExecEvent::Executed(pid));
         self.watch_exec(exec, container, Some(control));
         if let Some(stream) = attached {
             tokio::spawn(carry(Arc::clone(exec), stream, sender, reader));
@@ -129,11 +129,11 @@ impl Inner {
         let (inner, exec, container) = (Arc::clone(self), Arc::clone(exec), Arc::clone(container));
         tokio::spawn(async move {
             let event = match end_of(&exec, &container, connection).await {
-                End::Code(code) => Event::Exited(code),
+                End::Code(code) => ExecEvent::Exited(code),
                 End::NotKnown if exec.state() == ExecState::Starting => {
-                    Event::NotExecuted(exit_code::NOT_STARTED)
+                    ExecEvent::NotExecuted(exit_code::NOT_STARTED)
                 }
-                End::NotKnown => Event::Exited(exit_code::UNKNOWN),
+                End::NotKnown => ExecEvent::Exited(exit_code::UNKNOWN),
             };
             inner.exec_event(&exec, &container, event);
         });

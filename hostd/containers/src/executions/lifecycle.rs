@@ -29,7 +29,7 @@ impl ExecState {
 
 /// What happens to an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum ExecEvent {
     /// A client wants it started.
     Start,
     /// Its command was executed, as this process.
@@ -44,7 +44,7 @@ pub(crate) enum Event {
 
 /// An action for the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum ExecAction {
     /// Write the record.
     Record,
     /// Send the event `exec_start`.
@@ -55,7 +55,7 @@ pub(crate) enum Action {
 
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum ExecRefusal {
     /// It is running or being started.
     IsRunning,
     /// It has ended.
@@ -67,22 +67,22 @@ pub(crate) enum Refused {
 /// The state after an event, and the actions.
 pub(crate) fn step(
     state: ExecState,
-    event: Event,
-) -> Result<(ExecState, &'static [Action]), Refused> {
-    use Action::{AnnounceEnd, AnnounceStart, Record};
+    event: ExecEvent,
+) -> Result<(ExecState, &'static [ExecAction]), ExecRefusal> {
+    use ExecAction::{AnnounceEnd, AnnounceStart, Record};
     use ExecState::{Created, Ended, Running, Starting};
     match (state, event) {
-        (Created, Event::Start) => Ok((Starting, &[Record])),
-        (Starting | Running(_), Event::Start) => Err(Refused::IsRunning),
-        (Ended { .. }, Event::Start) => Err(Refused::HasRun),
+        (Created, ExecEvent::Start) => Ok((Starting, &[Record])),
+        (Starting | Running(_), ExecEvent::Start) => Err(ExecRefusal::IsRunning),
+        (Ended { .. }, ExecEvent::Start) => Err(ExecRefusal::HasRun),
         // The record says already that the shim was asked.
-        (Starting, Event::Executed(pid)) => Ok((Running(pid), &[AnnounceStart])),
+        (Starting, ExecEvent::Executed(pid)) => Ok((Running(pid), &[AnnounceStart])),
         // The engine before this one may have announced it.
-        (Starting, Event::Found(pid)) => Ok((Running(pid), &[])),
-        (Starting, Event::NotExecuted(code)) => Ok((Ended { code, pid: 0 }, &[Record])),
-        (Starting, Event::Exited(code)) => Ok((Ended { code, pid: 0 }, &[Record, AnnounceEnd])),
-        (Running(pid), Event::Exited(code)) => Ok((Ended { code, pid }, &[Record, AnnounceEnd])),
-        (Created, _) | (Running(_), _) | (Ended { .. }, _) => Err(Refused::OutOfTurn),
+        (Starting, ExecEvent::Found(pid)) => Ok((Running(pid), &[])),
+        (Starting, ExecEvent::NotExecuted(code)) => Ok((Ended { code, pid: 0 }, &[Record])),
+        (Starting, ExecEvent::Exited(code)) => Ok((Ended { code, pid: 0 }, &[Record, AnnounceEnd])),
+        (Running(pid), ExecEvent::Exited(code)) => Ok((Ended { code, pid }, &[Record, AnnounceEnd])),
+        (Created, _) | (Running(_), _) | (Ended { .. }, _) => Err(ExecRefusal::OutOfTurn),
     }
 }
 
@@ -92,36 +92,36 @@ mod tests {
 
     use super::*;
 
-    fn event() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = ExecEvent> {
         prop_oneof![
-            Just(Event::Start),
-            (1..9).prop_map(Event::Executed),
-            (1..9).prop_map(Event::Found),
-            (0..9).prop_map(Event::NotExecuted),
-            (0..9).prop_map(Event::Exited),
+            Just(ExecEvent::Start),
+            (1..9).prop_map(ExecEvent::Executed),
+            (1..9).prop_map(ExecEvent::Found),
+            (0..9).prop_map(ExecEvent::NotExecuted),
+            (0..9).prop_map(ExecEvent::Exited),
         ]
     }
 
     #[test]
     fn a_start_is_refused_for_the_right_reason() {
         assert_eq!(
-            step(ExecState::Starting, Event::Start),
-            Err(Refused::IsRunning)
+            step(ExecState::Starting, ExecEvent::Start),
+            Err(ExecRefusal::IsRunning)
         );
         assert_eq!(
-            step(ExecState::Running(1), Event::Start),
-            Err(Refused::IsRunning)
+            step(ExecState::Running(1), ExecEvent::Start),
+            Err(ExecRefusal::IsRunning)
         );
         let ended = ExecState::Ended { code: 0, pid: 1 };
-        assert_eq!(step(ended, Event::Start), Err(Refused::HasRun));
+        assert_eq!(step(ended, ExecEvent::Start), Err(ExecRefusal::HasRun));
     }
 
     #[test]
     fn every_state_but_the_last_has_a_way_out() {
-        let exited = Event::Exited(3);
-        let (state, _) = step(ExecState::Created, Event::Start).unwrap();
+        let exited = ExecEvent::Exited(3);
+        let (state, _) = step(ExecState::Created, ExecEvent::Start).unwrap();
         assert!(step(state, exited).unwrap().0.is_ended());
-        let (state, _) = step(state, Event::Executed(7)).unwrap();
+        let (state, _) = step(state, ExecEvent::Executed(7)).unwrap();
         let ended = ExecState::Ended { code: 3, pid: 7 };
         assert_eq!(step(state, exited).unwrap().0, ended);
     }
@@ -145,9 +145,9 @@ mod tests {
                 prop_assert!(rank(next) > rank(state));
                 for action in actions {
                     match action {
-                        Action::AnnounceStart => started += 1,
-                        Action::AnnounceEnd => ended += 1,
-                        Action::Record => recorded += 1,
+                        ExecAction::AnnounceStart => started += 1,
+                        ExecAction::AnnounceEnd => ended += 1,
+                        ExecAction::Record => recorded += 1,
                     }
                 }
                 state = next;

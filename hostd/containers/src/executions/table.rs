@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keelson_store::document::Rest;
 use tokio::sync::watch;
 
-use super::lifecycle::{Action, Event, ExecState, Refused, step};
+use super::lifecycle::{ExecAction, ExecEvent, ExecState, ExecRefusal, step};
 use super::record::{ExecDocument, Progress, Records};
 use super::request::ExecRequest;
 use crate::EngineError;
@@ -89,8 +89,8 @@ impl Exec {
 
     /// Moves it to the state after an event, and returns the actions. If several callers have the
     /// same event, one succeeds.
-    pub(crate) fn apply(&self, event: Event) -> Result<&'static [Action], Refused> {
-        let mut done = Err(Refused::OutOfTurn);
+    pub(crate) fn apply(&self, event: ExecEvent) -> Result<&'static [ExecAction], ExecRefusal> {
+        let mut done = Err(ExecRefusal::OutOfTurn);
         self.state.send_if_modified(|state| {
             done = step(*state, event).map(|(next, actions)| {
                 *state = next;
@@ -106,15 +106,15 @@ impl Exec {
 
     /// Whether it can be started now.
     pub(crate) fn may_start(&self) -> Result<(), EngineError> {
-        let refused = step(self.state(), Event::Start).err();
+        let refused = step(self.state(), ExecEvent::Start).err();
         refused.map_or(Ok(()), |refused| Err(self.refusal(refused)))
     }
 
     /// Why it can't be started, in Docker's words.
-    pub(crate) fn refusal(&self, refused: Refused) -> EngineError {
+    pub(crate) fn refusal(&self, refused: ExecRefusal) -> EngineError {
         let why = match refused {
-            Refused::HasRun => "has already run",
-            Refused::IsRunning | Refused::OutOfTurn => "is already running",
+            ExecRefusal::HasRun => "has already run",
+            ExecRefusal::IsRunning | ExecRefusal::OutOfTurn => "is already running",
         };
         EngineError::Conflict(format!("exec command {} {why}", self.id))
     }
@@ -259,7 +259,7 @@ mod tests {
         exec.may_start().unwrap();
         let started = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| exec.apply(Event::Start).is_ok()))
+                .map(|_| scope.spawn(|| exec.apply(ExecEvent::Start).is_ok()))
                 .collect();
             starts
                 .into_iter()

@@ -101,7 +101,7 @@ impl Format {
 
 /// A connection to a server.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ServerConnection {
     server: String,
     socket: Socket,
 }
@@ -114,7 +114,7 @@ enum Socket {
     Tcp(TcpStream),
 }
 
-impl Connection {
+impl ServerConnection {
     pub(super) async fn open(server: &SyslogServer) -> Result<Self, SyslogError> {
         let name = match server {
             SyslogServer::Local => LOCAL.join(" or "),
@@ -287,7 +287,7 @@ mod tests {
         let datagrams = UnixDatagram::bind(&one).unwrap();
         let stream = tokio::net::UnixListener::bind(&two).unwrap();
         let messages = [b"a".to_vec(), b"b".to_vec()];
-        let open = async |path: &Path| Connection::open(&SyslogServer::Unix(path.into())).await;
+        let open = async |path: &Path| ServerConnection::open(&SyslogServer::Unix(path.into())).await;
         open(&one).await.unwrap().send(&messages).await.unwrap();
         let mut buffer = [0; 16];
         assert_eq!(datagrams.recv(&mut buffer).await.unwrap(), 1);

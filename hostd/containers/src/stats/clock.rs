@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::ContainerStats;
-use super::measure::{Machine, measure};
+use super::measure::{MachineFigures, measure};
 use crate::container::Container;
 
 /// The time between measurements.
@@ -74,7 +74,7 @@ impl Clock {
             };
             let mount = mount.clone();
             let work = move || {
-                let machine = Machine::now();
+                let machine = MachineFigures::now();
                 for Entry { container, latest } in entries {
                     let stats = measure(&container, mount.as_deref(), &machine);
                     latest.send_replace(Some(Arc::new(stats)));

@@ -20,14 +20,14 @@ const LARGEST_LIST: u64 = 32 << 10;
 
 /// Figures that do not depend on the container.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Machine {
+pub(super) struct MachineFigures {
     processors: ProcessorFigures,
     memory: u64,
     /// The inode number of this program's network namespace.
     network: Option<u64>,
 }
 
-impl Machine {
+impl MachineFigures {
     pub(super) fn now() -> Self {
         let memory = rustix::system::sysinfo();
         Self {
@@ -45,7 +45,7 @@ impl Machine {
 pub(super) fn measure(
     container: &Container,
     mount: Option<&Path>,
-    machine: &Machine,
+    machine: &MachineFigures,
 ) -> ContainerStats {
     let snapshot = container.snapshot();
     let runs = snapshot.state.status.has_process();
@@ -59,7 +59,7 @@ pub(super) fn measure(
     }
 }
 
-fn running(snapshot: &Snapshot, mount: &Path, machine: &Machine) -> Option<Measured> {
+fn running(snapshot: &Snapshot, mount: &Path, machine: &MachineFigures) -> Option<Measured> {
     let group = mount.join(snapshot.cgroup.trim_start_matches('/'));
     match Figures::read(&group) {
         Ok(figures) => Some(Measured {
@@ -79,7 +79,7 @@ fn running(snapshot: &Snapshot, mount: &Path, machine: &Machine) -> Option<Measu
 }
 
 /// The interfaces of a process whose network is not the host's. `None`: there are none.
-fn interfaces(pid: i32, machine: &Machine) -> Option<Vec<Interface>> {
+fn interfaces(pid: i32, machine: &MachineFigures) -> Option<Vec<Interface>> {
     let namespace = network_namespace(&pid.to_string())?;
     if Some(namespace) == machine.network {
         return None;
@@ -104,14 +104,14 @@ mod tests {
 
     #[test]
     fn a_container_with_the_hosts_network_has_no_interfaces_of_its_own() {
-        let machine = Machine::now();
+        let machine = MachineFigures::now();
         assert!(machine.network.is_some());
         assert!(machine.memory > 1 << 20 && machine.processors.online > 0);
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(interfaces(own, &machine), None);
         assert_eq!(interfaces(-1, &machine), None);
         // With another network namespace these interfaces would be shown, except loopback.
-        let elsewhere = Machine {
+        let elsewhere = MachineFigures {
             network: Some(0),
             ..machine
         };

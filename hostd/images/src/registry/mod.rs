@@ -18,7 +18,7 @@ use keelson_registry::{
 };
 use tokio::sync::mpsc;
 
-pub(crate) use platform::Wanted;
+pub(crate) use platform::WantedPlatform;
 pub(crate) use pull::pull;
 #[cfg(test)]
 pub(crate) use push::CompressedRecord;

@@ -32,7 +32,7 @@ const ARCHITECTURES: &[&str] = &[
 
 /// The wanted platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedPlatform {
     os: String,
     architecture: String,
     variant: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
     pub asked: bool,
 }
 
-impl Wanted {
+impl WantedPlatform {
     /// Reads `os[/architecture[/variant]]` or a single architecture.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, ImageError> {
         let Some(text) = text.filter(|text| !text.is_empty()) else {
@@ -158,7 +158,7 @@ impl Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for WantedPlatform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         match &self.variant {
@@ -266,7 +266,7 @@ mod tests {
             ("linux/amd64/v2", Some(5)),
             ("linux/s390x", None),
         ] {
-            let wanted = Wanted::parse(Some(text)).unwrap();
+            let wanted = WantedPlatform::parse(Some(text)).unwrap();
             let chosen = wanted.choose(&entries);
             assert_eq!(chosen, at.map(|at| &entries[at]), "{text}");
         }
@@ -278,11 +278,11 @@ mod tests {
             "a/b/c/d",
             "linux/ä",
         ] {
-            assert!(Wanted::parse(Some(wrong)).is_err(), "{wrong}");
+            assert!(WantedPlatform::parse(Some(wrong)).is_err(), "{wrong}");
         }
-        assert!(!Wanted::parse(Some("")).unwrap().asked);
+        assert!(!WantedPlatform::parse(Some("")).unwrap().asked);
         // An image without a variant is accepted, one with another variant is not.
-        let wanted = Wanted::parse(Some("linux/arm/v6")).unwrap();
+        let wanted = WantedPlatform::parse(Some("linux/arm/v6")).unwrap();
         let config = |variant: Option<&str>| ImageConfig {
             os: "linux".to_owned(),
             architecture: "arm".to_owned(),

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::downloads::{Download, Downloads};
 use super::layers::LayerPull;
-use super::platform::Wanted;
+use super::platform::WantedPlatform;
 use super::remote::{Source, parse, parse_config, root_manifest, wrong};
 use super::{PARALLEL, PullOptions, Pulled, Registries, pull_failed, tell};
 use crate::disk::Staging;
@@ -56,7 +56,7 @@ pub(crate) async fn pull(
         configs: Vec::new(),
         directories: 0,
         progress: progress.clone(),
-        wanted: Wanted::parse(options.platform.as_deref())?,
+        wanted: WantedPlatform::parse(options.platform.as_deref())?,
         reference,
     };
     let fetched = tokio::select! {
@@ -83,7 +83,7 @@ struct Pull {
     /// How many staging directories were made.
     directories: usize,
     progress: mpsc::Sender<Progress>,
-    wanted: Wanted,
+    wanted: WantedPlatform,
     reference: Reference,
 }
 

@@ -17,8 +17,8 @@ use super::program::{Program, ended};
 use super::records::{ContainerNames, record};
 use super::resolv_conf::ResolvConf;
 use super::session::Session;
-use super::state::{Inner, NamesError, Reopen, State, Wanted};
-use super::watch::{self, Watch};
+use super::state::{Inner, NamesError, Reopen, NamesState, WantedNames};
+use super::watch::{self, ResolvConfWatch};
 
 /// How long to wait for a change to be applied. Restarting the resolver takes at most this long.
 const KNOWN: Duration = Duration::from_secs(5);
@@ -60,9 +60,9 @@ impl Names {
             tracing::warn!(path = %options.resolv_conf.display(), %error, "not read");
             ResolvConf::default()
         });
-        let state = State {
+        let state = NamesState {
             host,
-            ..State::default()
+            ..NamesState::default()
         };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
@@ -125,7 +125,7 @@ impl Names {
                 Some(sockets) => (Some(sockets), None),
                 None => before.map_or((None, None), |before| (before.sockets, before.ports)),
             };
-            let wanted = Wanted {
+            let wanted = WantedNames {
                 names,
                 record,
                 sockets,
@@ -165,7 +165,7 @@ async fn wait(told: Option<oneshot::Receiver<Result<(), NamesError>>>) -> Result
 
 /// Follows the host's resolv.conf.
 async fn follow(inner: Arc<Inner>) {
-    let watch = Watch::new(inner.resolv_conf.clone());
+    let watch = ResolvConfWatch::new(inner.resolv_conf.clone());
     loop {
         watch.arm();
         match watch::read(&inner.resolv_conf) {

@@ -35,7 +35,7 @@ pub enum NamesError {
 
 /// The desired state, shared by the callers and the task that sends it.
 pub(super) struct Inner {
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<NamesState>,
     /// Wakes the task when there is something to send.
     pub(super) wake: Notify,
     pub(super) program: Program,
@@ -44,14 +44,14 @@ pub(super) struct Inner {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct NamesState {
     /// Whether all running containers are known. Then the resolver must forget all others.
     pub(super) settled: bool,
     /// Whether this process is ending and sends nothing any more.
     pub(super) closed: bool,
     /// The resolver to which changes are sent.
     pub(super) process: Option<Pid>,
-    pub(super) wanted: BTreeMap<String, Wanted>,
+    pub(super) wanted: BTreeMap<String, WantedNames>,
     /// Containers whose state must be sent.
     pub(super) changed: BTreeSet<String>,
     /// Callers that wait until a container's current state is applied.
@@ -59,7 +59,7 @@ pub(super) struct State {
     pub(super) host: ResolvConf,
 }
 
-pub(super) struct Wanted {
+pub(super) struct WantedNames {
     pub(super) names: ContainerNames,
     pub(super) record: Container,
     /// Sockets that the resolver does not have yet.
@@ -69,14 +69,14 @@ pub(super) struct Wanted {
 }
 
 impl Inner {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, NamesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks a container's state to be sent.
     pub(super) fn change(
         &self,
-        state: &mut State,
+        state: &mut NamesState,
         id: &str,
     ) -> Option<oneshot::Receiver<Result<(), NamesError>>> {
         if !state.settled {
@@ -114,7 +114,7 @@ impl Inner {
             "resolv.conf of the host has changed"
         );
         state.host = host;
-        let State {
+        let NamesState {
             wanted,
             changed,
             host,

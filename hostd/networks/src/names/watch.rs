@@ -37,12 +37,12 @@ pub(super) fn read(path: &Path) -> io::Result<ResolvConf> {
 
 /// Waits for changes of a file that may be replaced, and that may be a symbolic link.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ResolvConfWatch {
     path: PathBuf,
     descriptor: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Watch {
+impl ResolvConfWatch {
     pub(super) fn new(path: PathBuf) -> Self {
         let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(io::Error::from)
@@ -131,7 +131,7 @@ mod tests {
         let link = etc.join("resolv.conf");
         fs::write(&real, "nameserver 192.0.2.1\n").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        let watch = Watch::new(link.clone());
+        let watch = ResolvConfWatch::new(link.clone());
         watch.arm();
         assert_eq!(read(&link).unwrap().servers.len(), 1);
         assert_eq!(read(&etc.join("none")).unwrap(), ResolvConf::default());

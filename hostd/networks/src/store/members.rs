@@ -7,7 +7,7 @@ use keelson_model::spec::ConnectionSpec;
 use super::Store;
 use super::giving::{check, give, new_host_link, take_back};
 use super::plan::{self, Known, Wish};
-use super::state::{Member, State};
+use super::state::{RunningMember, State};
 use crate::NetworkError;
 use crate::types::{Binding, Driver, Endpoint, Network, NetworkAction, NetworkMember};
 
@@ -269,7 +269,7 @@ impl Store {
 /// Finds the networks of requested connections.
 fn wished(
     state: &State,
-    known: &Member,
+    known: &RunningMember,
     name: &str,
     connections: &[ConnectionSpec],
 ) -> Result<Vec<Arc<Network>>, NetworkError> {
@@ -290,7 +290,7 @@ fn wished(
 }
 
 /// Chooses the connections of a container's default routes.
-fn route(state: &State, member: &mut Member) {
+fn route(state: &State, member: &mut RunningMember) {
     let network = |end: &Endpoint| state.network(&end.network).map(|entry| &*entry.network);
     let ends: Vec<Known<'_>> = member
         .endpoints

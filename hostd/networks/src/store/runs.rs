@@ -10,7 +10,7 @@ use keelson_store::document::Rest;
 use keelson_store::{Document, Durability, Era, StoreError, document, file};
 use serde::{Deserialize, Serialize};
 
-use super::state::Member;
+use super::state::RunningMember;
 use crate::NetworkError;
 use crate::types::{Binding, Endpoint, Recovered};
 
@@ -114,7 +114,7 @@ impl Runs {
     }
 
     /// Stores what a container has. If that is nothing, its file is removed.
-    pub(super) fn write(&self, container: &str, member: &Member) -> Result<(), NetworkError> {
+    pub(super) fn write(&self, container: &str, member: &RunningMember) -> Result<(), NetworkError> {
         let path = self.path(container)?;
         if member.endpoints.is_empty() && member.bindings.is_empty() {
             return match fs::remove_file(&path) {
@@ -178,11 +178,11 @@ mod tests {
         let runs = Runs::new(base.path().to_owned());
         let golden =
             document::parse::<RunDocument>(Path::new("x"), GOLDEN[0].1.as_bytes()).unwrap();
-        let member = Member {
+        let member = RunningMember {
             name: golden.name.clone(),
             endpoints: golden.endpoints.clone(),
             bindings: golden.bindings.clone(),
-            ..Member::default()
+            ..RunningMember::default()
         };
         runs.write("c1", &member).unwrap();
         fs::write(base.path().join("half.json"), "{").unwrap();
@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(found[0].endpoints, golden.endpoints);
         assert_eq!(found[0].bindings, golden.bindings);
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 3);
-        runs.write("c1", &Member::default()).unwrap();
-        runs.write("c1", &Member::default()).unwrap();
+        runs.write("c1", &RunningMember::default()).unwrap();
+        runs.write("c1", &RunningMember::default()).unwrap();
         assert_eq!(runs.read().runs, []);
         for left in ["half.json", "c2.json"] {
             fs::remove_file(base.path().join(left)).unwrap();

@@ -43,18 +43,18 @@ impl Entry {
 
 /// Who holds a network: a connection of a running container.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct NetworkHolder {
     container: String,
     endpoint: String,
 }
 
 /// Keeps a network from being removed while a container is in it
 /// (docs/decisions/0018-what-is-in-use-is-held-by-leases.md).
-pub(super) type NetworkLease = Lease<String, Holder>;
+pub(super) type NetworkLease = Lease<String, NetworkHolder>;
 
 /// A running container.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Member {
+pub(super) struct RunningMember {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
     /// The leases on the endpoints' networks, by endpoint.
@@ -77,10 +77,10 @@ const MOST_REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct State {
     networks: BTreeMap<String, Entry>,
-    leases: Leases<String, Holder>,
-    pub(super) members: BTreeMap<String, Member>,
+    leases: Leases<String, NetworkHolder>,
+    pub(super) members: BTreeMap<String, RunningMember>,
     /// Containers whose run has ended, but whose links may still exist.
-    pub(super) leaving: BTreeMap<String, Member>,
+    pub(super) leaving: BTreeMap<String, RunningMember>,
     configured: BTreeMap<String, Configured>,
     previous: BTreeMap<String, Previous>,
 }
@@ -180,7 +180,7 @@ impl State {
 
     /// Holds the network of a new connection.
     pub(super) fn hold(&self, container: &str, endpoint: &Endpoint) -> NetworkLease {
-        let holder = Holder {
+        let holder = NetworkHolder {
             container: container.to_owned(),
             endpoint: endpoint.id.clone(),
         };
@@ -251,7 +251,7 @@ impl State {
                 }
             }
             let ends = one.endpoints.iter();
-            let member = Member {
+            let member = RunningMember {
                 name: one.name.clone(),
                 leases: ends
                     .map(|end| (end.id.clone(), self.hold(&one.container, end)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::giving::take_back;
-use super::state::Member;
+use super::state::RunningMember;
 use crate::types::{Binding, Endpoint, Network, NetworkAction};
 
 /// What a container had whose run has ended.
@@ -52,7 +52,7 @@ impl Store {
             return;
         };
         // The file may contain more than the container has. The next engine then releases it again.
-        if let Err(error) = self.runs.write(container, &Member::default()) {
+        if let Err(error) = self.runs.write(container, &RunningMember::default()) {
             tracing::warn!(container, %error, "networks of a container not written down");
         }
         take_back(&mut state, &member.endpoints);

@@ -186,7 +186,7 @@ impl Server {
                     &read
                 }
             };
-            let spawned = exec::spawn(exec::Request {
+            let spawned = exec::spawn(exec::ExecRequest {
                 common: Asked {
                     id: &self.spec.id,
                     bundle: &self.spec.bundle,
