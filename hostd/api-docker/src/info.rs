@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hostd_containers::{Status, apparmor_warning};
+use hostd_containers::{Status, apparmor_warning, host_memory};
 use hostd_networks::{Driver, Pools};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -87,17 +87,6 @@ fn os_release(text: &str, key: &str) -> String {
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         .map(|value| value.trim_matches(['"', '\'']).to_owned())
         .unwrap_or_default()
-}
-
-/// Total memory in bytes, from the text of /proc/meminfo.
-pub(crate) fn memory_total(meminfo: &str) -> u64 {
-    meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok())
-        .unwrap_or_default()
-        * 1024
 }
 
 /// Members that clients expect, with fixed values because what they describe is not built.
@@ -235,7 +224,7 @@ pub(crate) async fn info(api: &Api, call: Call) -> Result<Response<Body>, ApiErr
         "OSType": "linux",
         "Architecture": std::env::consts::ARCH,
         "NCPU": facts.cpus,
-        "MemTotal": memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        "MemTotal": host_memory(),
         "Name": host_name(),
         "ServerVersion": inner.facts.version,
         "Runtimes": inner.runtimes.render(),
@@ -286,8 +275,6 @@ mod tests {
         let release = "NAME=x\nPRETTY_NAME=\"Some OS 1\"\nVERSION_ID='1'\n";
         assert_eq!(os_release(release, "PRETTY_NAME"), "Some OS 1");
         assert_eq!(os_release(release, "VERSION_ID"), "1");
-        assert_eq!(memory_total("MemTotal:        2048 kB\n"), 2 << 20);
-        assert_eq!(memory_total(""), 0);
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub struct HostFacts {
     pub apparmor: AppArmorState,
 }
 
+/// The host's memory in bytes. It may grow while the host runs.
+pub fn host_memory() -> u64 {
+    let memory = rustix::system::sysinfo();
+    memory.totalram.saturating_mul(memory.mem_unit.into())
+}
+
 impl HostFacts {
     /// The cgroup of processes that outlive the engine: shims, and the containers' resolver.
     pub(crate) fn shim_cgroup(&self, parent: &CgroupParent) -> Option<PathBuf> {

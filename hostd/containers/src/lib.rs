@@ -115,7 +115,7 @@ pub use copy_error::CopyError;
 pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use executions::{ExecRequest, ExecSnapshot, ExecState};
-pub use host::HostFacts;
+pub use host::{HostFacts, host_memory};
 pub use old::{OldDocument, ReadOld};
 pub use refused::Refused;
 pub use scoped::ScopedEngine;

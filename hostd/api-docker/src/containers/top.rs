@@ -6,6 +6,7 @@ mod options;
 use std::collections::BTreeMap;
 use std::fs;
 
+use hostd_containers::host_memory;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::json;
@@ -24,7 +25,7 @@ pub(crate) async fn top(api: &Api, call: Call) -> Result<Response<Body>, ApiErro
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let host = Host {
         now: Timestamp::now(),
-        memory: crate::info::memory_total(&text("/proc/meminfo")),
+        memory: host_memory(),
         users: names(&text("/etc/passwd")),
         groups: names(&text("/etc/group")),
     };

@@ -13,6 +13,7 @@ use keelson_linux::net_dev::{self, Interface};
 
 use super::{ContainerStats, Measured};
 use crate::container::Container;
+use crate::host::host_memory;
 use crate::types::Snapshot;
 
 /// Largest list of interfaces that is read, in bytes: a container may create any number of them.
@@ -29,13 +30,12 @@ pub(super) struct MachineFigures {
 
 impl MachineFigures {
     pub(super) fn now() -> Self {
-        let memory = rustix::system::sysinfo();
         Self {
             processors: ProcessorFigures::read().unwrap_or_else(|error| {
                 tracing::warn!(%error, "processor time not known");
                 ProcessorFigures::default()
             }),
-            memory: memory.totalram.saturating_mul(memory.mem_unit.into()),
+            memory: host_memory(),
             network: network_namespace("self"),
         }
     }
