@@ -191,6 +191,7 @@ mod tests {
     fn the_profile_of_each_kind_of_container() {
         let root = RootSpec::System {
             path: "/r".into(),
+            lower: Vec::new(),
             read_only: true,
         };
         let mut security = ContainerSpec::new(root, "sh").security;

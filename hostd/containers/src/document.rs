@@ -97,6 +97,7 @@ impl ContainerDocument {
         match self.scope {
             Scope::System if self.image_id.is_empty() => RootSpec::System {
                 path: self.image.clone().into(),
+                lower: Vec::new(),
                 read_only: false,
             },
             _ => RootSpec::Image {
@@ -364,6 +365,7 @@ mod tests {
     fn the_document_of_a_service_has_what_the_first_releases_need() {
         let root = RootSpec::System {
             path: "/usr/r.erofs".into(),
+            lower: Vec::new(),
             read_only: true,
         };
         let snapshot = Snapshot {

@@ -185,7 +185,10 @@ impl Inner {
             return Ok(layers.clone());
         }
         let layers = match &snapshot.spec.root {
-            RootSpec::System { path, .. } => self.images.system_image(path, &snapshot.name)?,
+            RootSpec::System { path, lower, .. } => {
+                let files: Vec<&Path> = [path].into_iter().chain(lower).map(|p| &**p).collect();
+                self.images.system_image(&files)?
+            }
             RootSpec::Image { id, .. } => {
                 let id = id
                     .parse()

@@ -298,7 +298,7 @@ impl Snapshot {
         }
     }
 
-    /// The image as it was named, or the EROFS file of a system container.
+    /// The image as it was named, or the topmost EROFS file of a system container.
     pub fn image(&self) -> Cow<'_, str> {
         match &self.spec.root {
             RootSpec::Image { name, .. } => Cow::Borrowed(name),

@@ -378,9 +378,10 @@ impl ImageStore {
         self.store.mount(id)
     }
 
-    /// Mounts an existing EROFS file as the only layer of a root file system.
-    pub fn system_image(&self, erofs: &Path, name: &str) -> Result<RootfsLayers, ImageError> {
-        self.store.system_image(erofs, name)
+    /// Mounts existing EROFS files as the layers of a root file system, topmost first. A file is
+    /// mounted once, however many containers have it.
+    pub fn system_image(&self, files: &[&Path]) -> Result<RootfsLayers, ImageError> {
+        self.store.system_image(files)
     }
 
     /// Events from now on.

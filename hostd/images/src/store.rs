@@ -9,6 +9,7 @@ mod verify;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -572,20 +573,15 @@ impl Store {
         })
     }
 
-    pub(crate) fn system_image(
-        &self,
-        erofs: &Path,
-        name: &str,
-    ) -> Result<RootfsLayers, ImageError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 200 || !name.bytes().all(plain) {
-            return Err(ImageError::Invalid(format!(
-                "{name:?} cannot be the name of a system image: letters, digits, '-', '_' and '.'"
-            )));
+    pub(crate) fn system_image(&self, files: &[&Path]) -> Result<RootfsLayers, ImageError> {
+        let mut wanted: Vec<(String, MountCall<'_>)> = Vec::new();
+        for file in files {
+            let metadata = fs::metadata(file).map_err(ImageError::io("find", file))?;
+            // Another file at the same path is another layer, while containers still use the old one.
+            let name = format!("system-{:x}-{:x}", metadata.ino(), metadata.mtime());
+            let call = |point: &Path| mount_erofs(file, None, point);
+            wanted.push((name, Some(Box::new(call))));
         }
-        let call = |point: &Path| mount_erofs(erofs, None, point);
-        let wanted: [(String, MountCall<'_>); 1] =
-            [(format!("system-{name}"), Some(Box::new(call)))];
         let (lower, hold) = self.mounts.hold(&wanted)?;
         Ok(RootfsLayers {
             lower,

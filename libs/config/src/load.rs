@@ -17,8 +17,8 @@ use crate::problem::Problem;
 use crate::sources::Sources;
 use crate::{not_built, trial};
 
-/// Most files of a `host.toml.d` directory that are read.
-const MAX_DROP_INS: usize = 256;
+/// Most files of one directory that are read.
+const MAX_FILES: usize = 256;
 
 /// Reads and merges all layers. Never fails: the crate's documentation says how bad layers are
 /// handled.
@@ -38,6 +38,15 @@ pub(crate) struct Instead<'a> {
 pub(crate) fn assemble(sources: &Sources, instead: Option<Instead<'_>>) -> LoadedConfig {
     let mut building = Building::default();
     building.file(LayerKind::Image, &sources.image);
+    // A file that is wrong costs its own service, and no other.
+    match toml_files(&sources.services) {
+        Ok(files) => {
+            for file in files {
+                building.file(LayerKind::Image, &file);
+            }
+        }
+        Err(problem) => building.problems.push(*problem),
+    }
     building.command_line(&sources.command_line);
     for file in &sources.platform {
         building.file(LayerKind::Platform, file);
@@ -152,7 +161,7 @@ pub(crate) fn read_operator(
     let mut good = Vec::new();
     let mut problems = Vec::new();
     let mut files = Vec::new();
-    match drop_ins(&sources.operator_dir) {
+    match toml_files(&sources.operator_dir) {
         Ok(found) => files.extend(found),
         Err(problem) => problems.push(*problem),
     }
@@ -179,7 +188,7 @@ pub(crate) fn read_operator(
 }
 
 /// The `*.toml` files of a directory, sorted by name. Hidden files are editors' leftovers.
-fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
+fn toml_files(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
     let unreadable = |error: io::Error| {
         Box::new(Problem::of_file(
             dir,
@@ -206,7 +215,7 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
             files.push(path);
         }
     }
-    if files.len() > MAX_DROP_INS {
+    if files.len() > MAX_FILES {
         return Err(Box::new(Problem::of_file(
             dir,
             format!("the directory has {} files", files.len()),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct Sources {
     /// The image's file.
     pub image: PathBuf,
+    /// Directory of the OS's services (`*.toml`, in the order of their names).
+    pub services: PathBuf,
     /// The kernel command line.
     pub command_line: PathBuf,
     /// The platform's files, lowest first: provisioning, then QEMU fw_cfg.
@@ -34,6 +36,7 @@ impl Sources {
         let state = root.join("var/lib/keelson/host");
         Self {
             image: root.join("usr/lib/keelson/host.toml"),
+            services: root.join("usr/share/keelson/services"),
             command_line: root.join("proc/cmdline"),
             platform: vec![
                 state.join("platform/host.toml"),

@@ -1,6 +1,8 @@
 //! Checks of values that have the right type but may not be valid.
 
+mod keys;
 mod machine;
+mod services;
 
 pub use machine::{parse_mode, sysctl_path};
 
@@ -66,6 +68,7 @@ pub(crate) fn check(config: &MachineConfig) -> Vec<Fault> {
     check_engine(&config.engine, &mut faults);
     check_networks(&config.engine.networks, &mut faults);
     check_registries(&config.registries, &mut faults);
+    services::check(&config.services, &mut faults);
     machine::check(config, &mut faults);
     faults.list
 }

@@ -178,8 +178,8 @@ fn what_is_wrong_changes_nothing() {
         ("hostname = 1\n", "host.toml:1: field hostname"),
         ("hostnam = 'b'\n", "did you mean \"hostname\""),
         (
-            "\n[[user]]\nname = 'core'\n",
-            "host.toml:2: field user is not built yet",
+            "\n[[command]]\nargv = ['/bin/true']\n",
+            "host.toml:2: field command is not built yet",
         ),
         (
             "[[command]]\nargv = ['true']\n",
@@ -275,7 +275,7 @@ fn a_published_document_is_read_back() {
     fs::create_dir_all(sources.image.parent().unwrap()).unwrap();
     fs::write(
         &sources.image,
-        "[engine.runtimes.crun]\npath = '/usr/bin/crun'\n[[user]]\nname='a'\n",
+        "[engine.runtimes.crun]\npath = '/usr/bin/crun'\n[[command]]\nargv=['a']\n",
     )
     .unwrap();
     let loaded = load(&sources);

@@ -41,7 +41,7 @@ fn members(table: &str) -> BTreeSet<String> {
 #[test]
 fn the_entries_are_those_of_the_types() {
     // Tables whose keys are free.
-    let free = ["sysctl", "engine.runtimes"];
+    let free = ["sysctl", "engine.runtimes", "services"];
     let tables: Vec<&str> = [""]
         .into_iter()
         .chain(

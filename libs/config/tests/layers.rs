@@ -341,3 +341,87 @@ fn networks_of_containers_are_checked() {
         assert!(!found.remedy.is_empty(), "{lines}");
     }
 }
+
+#[test]
+fn services_of_the_os_are_a_layer() {
+    let machine = Machine::new();
+    machine
+        .write(
+            "usr/share/keelson/services/time.toml",
+            "[services.time]\nlayers = ['time']\ncommand = ['/a', 'b']\nnetwork = 'host'",
+        )
+        .write(
+            "usr/share/keelson/services/broken.toml",
+            "[services.broken]\nnetwork = 'moon'",
+        )
+        .write(
+            OPERATOR,
+            "[services.time]\ncommand = ['/c']\n[services.own]\nimage = 'registry.lan/x:1'\nenabled = false",
+        );
+    let loaded = machine.load();
+    // The broken one costs only itself.
+    assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+    let text = loaded.problems[0].to_string();
+    for part in [
+        "broken.toml:2",
+        "services.broken.network",
+        "\"moon\"",
+        "use \"none\"",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let services = &loaded.config.services;
+    assert_eq!(services.keys().collect::<Vec<_>>(), ["own", "time"]);
+    assert_eq!(services["time"].command, ["/c"]);
+    assert_eq!(services["time"].network.as_deref(), Some("host"));
+    assert!(!services["own"].is_enabled() && services["time"].is_enabled());
+    let of = |field: &str| loaded.origins[field].to_string();
+    assert!(of("services.time.command").ends_with("host.toml:2"));
+    assert!(of("services.time.network").ends_with("services/time.toml:4"));
+}
+
+#[test]
+fn wrong_services_are_refused_by_field() {
+    for (text, field) in [
+        ("[services.Web]\nimage = 'x'", "services.Web"),
+        ("[services.x]\nimage = '-rm'", "services.x.image"),
+        ("[services.x]\nlayers = ['../x']", "services.x.layers[0]"),
+        ("[services.x]\ncommand = ['']", "services.x.command"),
+        (
+            "[services.x]\ncapabilities = ['ALL']",
+            "services.x.capabilities[0]",
+        ),
+        (
+            "[services.x]\ndevices = ['/etc/x']",
+            "services.x.devices[0]",
+        ),
+        ("[services.x]\nafter = ['x']", "services.x.after[0]"),
+        ("[services.x]\nrestart = 'often'", "services.x.restart"),
+        (
+            "[services.x.resources]\nmemory = 5",
+            "services.x.resources.memory",
+        ),
+        (
+            "[services.x.health]\nretries = 0",
+            "services.x.health.retries",
+        ),
+        ("[services.x.log]\nmax_size = 1", "services.x.log.max_size"),
+        (
+            "[[services.x.mounts]]\nsource = '{state}/../y'\ntarget = '/y'",
+            "services.x.mounts[0].source",
+        ),
+        ("[[user]]\nname = 'sshd'", "user[0].name"),
+        (
+            "[[user]]\nname = 'core'\nssh_authorized_keys = ['hello there']",
+            "user[0].ssh_authorized_keys[0]",
+        ),
+        (
+            "[[user]]\nname = 'core'\ncontainer = '/x'",
+            "user[0].container",
+        ),
+    ] {
+        let problem = problem(text);
+        assert_eq!(problem.field, field, "{text}: {problem}");
+        assert!(!problem.remedy.is_empty(), "{problem}");
+    }
+}

@@ -11,11 +11,15 @@ use crate::users::UserRange;
 
 mod link;
 mod machine;
+mod service;
 
 pub use link::{BondConfig, BridgeConfig, LinkConfig, RouteConfig, VlanConfig};
 pub use machine::{
     CommandConfig, FileConfig, ModulesConfig, MountConfig, StorageConfig, SwapConfig, UserConfig,
     WatchdogConfig,
+};
+pub use service::{
+    ServiceConfig, ServiceHealth, ServiceLog, ServiceMount, ServiceResources, ServiceRestart,
 };
 
 /// The configuration of a machine. Every member is optional in a file; a later layer replaces
@@ -39,6 +43,8 @@ pub struct MachineConfig {
     pub registries: RegistriesConfig,
     /// Storage of images.
     pub images: ImagesConfig,
+    /// `[services.NAME]`: containers that belong to the machine.
+    pub services: BTreeMap<String, ServiceConfig>,
     /// `[[user]]`: people who may log in.
     pub user: Vec<UserConfig>,
     /// `[[file]]`: files that each boot writes.

@@ -1,75 +1,7 @@
-//! System services: containers that belong to the machine, not to a Docker client.
-//!
-//! A service is a directory `/usr/lib/keelson/services/<name>/` with `service.toml`
-//! ([`ServiceSpec`]) and `rootfs.erofs`. Both are part of the OS commit.
-
-use std::collections::BTreeMap;
+//! What is known of a service while the machine runs. What it is stands in the configuration
+//! ([`ServiceConfig`](crate::host::ServiceConfig)).
 
 use serde::{Deserialize, Serialize};
-
-/// `service.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceSpec {
-    /// Version of this format; 1.
-    pub version: u32,
-    /// One line for people.
-    pub description: String,
-    /// The command and its arguments.
-    pub command: Vec<String>,
-    /// Environment variables.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    /// `host` or `none`.
-    #[serde(default = "default_network")]
-    pub network: String,
-    /// Capabilities that the service has, and no others: `CAP_SYS_TIME`, ….
-    #[serde(default)]
-    pub capabilities: Vec<String>,
-    /// Directories and files to mount.
-    #[serde(default)]
-    pub mounts: Vec<ServiceMount>,
-    /// Device nodes for the service, if the machine has them: `/dev/ptp0`, `/dev/rtc0`.
-    #[serde(default)]
-    pub devices: Vec<String>,
-    /// Limits.
-    #[serde(default)]
-    pub resources: ServiceResources,
-    /// Services that must run before this one starts. This one is stopped before them.
-    #[serde(default)]
-    pub after: Vec<String>,
-}
-
-fn default_network() -> String {
-    "none".to_owned()
-}
-
-/// A directory or file of the host inside the service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceMount {
-    /// The path on the host. `{state}` at the start is replaced by the service's own directory
-    /// `/var/lib/keelson/services/<name>`. Missing directories in it are made.
-    pub source: String,
-    /// The path in the service.
-    pub target: String,
-    /// Whether the service may write there.
-    #[serde(default)]
-    pub writable: bool,
-    /// Skip the mount if the source does not exist, instead of failing.
-    #[serde(default)]
-    pub optional: bool,
-}
-
-/// Limits of a service.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceResources {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Number of processes and threads.
-    pub pids: Option<i64>,
-}
 
 /// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,10 +13,15 @@ pub enum ServiceState {
     Running,
     /// It ended by itself, and is started again after a pause.
     Waiting,
-    /// It ended, and is not started again.
+    /// It ends again and again soon after its start, or can't be started. It is tried again, ever more
+    /// seldom.
+    Failing,
+    /// It ended, or somebody stopped it, and is not started again.
     Stopped,
-    /// It could not be made or started.
+    /// It can't be started as it is configured.
     Failed,
+    /// The configuration switches it off.
+    Disabled,
 }
 
 impl ServiceState {
@@ -95,8 +32,10 @@ impl ServiceState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Failing => "failing",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
+            Self::Disabled => "disabled",
         }
     }
 }
@@ -110,15 +49,21 @@ impl std::fmt::Display for ServiceState {
 /// A service as the host API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Directory name.
+    /// Its name in the configuration.
     pub name: String,
     /// One line for people.
     pub description: String,
     /// Its state.
     pub state: ServiceState,
+    /// Whether the configuration switches it on.
+    pub enabled: bool,
+    /// The image as the configuration names it, or the layers of the OS.
+    pub image: String,
+    /// `starting`, `healthy` or `unhealthy`, if its health is checked and it runs.
+    pub health: Option<String>,
     /// First process while it runs.
     pub pid: Option<i32>,
-    /// How often it was restarted after it ended by itself.
+    /// How often it was started again after it ended by itself or did not start.
     pub restarts: u32,
     /// When it entered this state: RFC 3339.
     pub since: String,
@@ -126,4 +71,15 @@ pub struct ServiceStatus {
     pub exit_code: Option<i32>,
     /// The last error.
     pub error: Option<String>,
+}
+
+/// Lines of a service's output, at `GET /host/v1/services/{name}/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceLogLine {
+    /// When it was written: RFC 3339.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line, without its end.
+    pub text: String,
 }

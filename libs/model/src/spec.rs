@@ -209,10 +209,13 @@ pub enum RootSpec {
         #[serde(default, skip_serializing_if = "is_default")]
         read_only: bool,
     },
-    /// An EROFS file of the OS.
+    /// EROFS files of the OS.
     System {
-        /// The file.
+        /// The topmost file.
         path: PathBuf,
+        /// Those below it, topmost first.
+        #[serde(default, skip_serializing_if = "is_default")]
+        lower: Vec<PathBuf>,
         /// Nothing may be written to it.
         #[serde(default, skip_serializing_if = "is_default")]
         read_only: bool,

@@ -95,7 +95,11 @@ fn with_access(root: RootSpec, read_only: bool) -> RootSpec {
             name,
             read_only,
         },
-        RootSpec::System { path, .. } => RootSpec::System { path, read_only },
+        RootSpec::System { path, lower, .. } => RootSpec::System {
+            path,
+            lower,
+            read_only,
+        },
     }
 }
 

@@ -230,6 +230,7 @@ fn documents_of_the_first_release_are_read() {
             root: match word("image_id") {
                 "" => RootSpec::System {
                     path: word("image").into(),
+                    lower: Vec::new(),
                     read_only: false,
                 },
                 id => RootSpec::Image {

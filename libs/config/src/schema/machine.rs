@@ -88,35 +88,37 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
     table(
         "user[]",
         "write [[user]] once for each user",
-        "People who may log in.",
+        r#"People who may log in, by ssh and on consoles ([services.md](services.md)). The console has no other
+users; `root` may be named here to give it keys. The list of a later layer replaces the whole list of an
+earlier one."#,
         "",
     ),
     key(
         "user[].name",
         "string",
         "required",
-        "login name: small letters, digits, `_` and `-`, at most 32",
+        "login name: small letters, digits, `_` and `-`, at most 32, and no user of the system",
         r#"use small letters, digits, "_" and "-", at most 32, such as "core""#,
     ),
     key(
         "user[].ssh_authorized_keys",
         "list of keys",
         "none",
-        "each as one line of `authorized_keys`",
+        "each as one line of `authorized_keys`; Ed25519, ECDSA, RSA from 2048 bits on, and keys in hardware. Keys in the user's own `~/.ssh/authorized_keys` count, too",
         r#"use lines of authorized_keys, such as ["ssh-ed25519 AAAA… name"]"#,
     ),
     key(
         "user[].groups",
         "list of names",
         "none",
-        "further groups",
+        "further groups: `docker` may use the APIs as root may, `sudo` may become root with the password",
         r#"use a list of groups, such as ["docker"]"#,
     ),
     key(
         "user[].password_hash",
         "crypt(5)",
         "none",
-        "hash of the password; without one, the password is locked",
+        "hash of the password, for consoles and sudo; without one, the password is locked. ssh never takes passwords",
         r#"use a hash as mkpasswd prints it, such as "$6$…""#,
     ),
     key(
@@ -130,8 +132,15 @@ or a value that it refuses, is reported; the others are set. `kernel.modprobe` b
         "user[].sudo",
         "boolean",
         "`false`",
-        "may become root",
+        "may become root without a password",
         "use true or false",
+    ),
+    key(
+        "user[].container",
+        "reference of an image",
+        "none",
+        "logins land in a container of the user's own, made of this image with the home directory in it, and never in the console",
+        r#"use the name of an image, such as "debian:13""#,
     ),
     table(
         "command[]",

@@ -7,6 +7,7 @@ mod engine;
 mod host;
 mod machine;
 mod page;
+mod services;
 
 pub use page::page;
 
@@ -77,9 +78,14 @@ const fn key(
 
 /// Every table and every key, in the order of the page.
 pub fn entries() -> impl Iterator<Item = &'static SchemaEntry> {
-    [host::ENTRIES, engine::ENTRIES, machine::ENTRIES]
-        .into_iter()
-        .flatten()
+    [
+        host::ENTRIES,
+        engine::ENTRIES,
+        services::ENTRIES,
+        machine::ENTRIES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// When a changed value has its effect.
@@ -112,6 +118,8 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("fqdn", Effect::Now),
     ("network", Effect::Now),
     ("time", Effect::Now),
+    ("services", Effect::Now),
+    ("user", Effect::Now),
     ("api", Effect::Restart),
     ("registries", Effect::Restart),
     ("images", Effect::Restart),
@@ -123,7 +131,6 @@ const ACCESS: &[&str] = &["network", "api", "user"];
 
 /// What is described but not carried out yet.
 const NOT_BUILT: &[&str] = &[
-    "user",
     "command",
     "network.link[].driver",
     "network.link[].dhcp6",
@@ -182,7 +189,7 @@ pub fn is_secret(field: &str) -> bool {
 /// The remedy for a wrong value of `field`, for example `network.link[2].mtu`. If the field has
 /// none, the remedy of the nearest enclosing field.
 pub(crate) fn remedy(field: &str) -> &'static str {
-    let pattern = pattern(field);
+    let pattern = with_placeholder(pattern(field));
     let mut rest = pattern.as_str();
     loop {
         let found = entries().find(|entry| {
@@ -200,6 +207,22 @@ pub(crate) fn remedy(field: &str) -> &'static str {
             },
         };
     }
+}
+
+/// Tables whose keys are names that an operator chooses.
+const NAMED: &[&str] = &["services", "engine.runtimes"];
+
+/// `services.console.image` → `services.NAME.image`.
+fn with_placeholder(field: String) -> String {
+    for table in NAMED {
+        let rest = field.strip_prefix(table);
+        if let Some(rest) = rest.and_then(|rest| rest.strip_prefix('.')) {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            let after = rest.get(end..).unwrap_or_default();
+            return format!("{table}.NAME{after}");
+        }
+    }
+    field
 }
 
 /// The name, in messages, of the table that holds a field.
@@ -281,6 +304,8 @@ mod tests {
             remedy("network.link[].addresses")
         );
         assert_eq!(remedy("network.unknown"), remedy("network"));
+        assert!(remedy("services.web.mounts[2].source").contains("{state}"));
+        assert!(remedy("services.web").contains("services.NAME"));
         assert_eq!(remedy(""), "");
     }
 

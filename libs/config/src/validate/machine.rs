@@ -6,6 +6,8 @@ use keelson_model::host::{
     CommandConfig, FileConfig, MachineConfig, MountConfig, SysctlValue, UserConfig,
 };
 
+use super::keys::check_key;
+use super::services::is_no_reference;
 use super::{Faults, check_domain_name, check_host_name};
 use crate::path;
 
@@ -65,6 +67,30 @@ pub(super) fn check(config: &MachineConfig, faults: &mut Faults) {
     }
 }
 
+/// Users of Debian's base system and of the console's programs. `root` may have keys.
+const SYSTEM_USERS: &[&str] = &[
+    "_apt",
+    "backup",
+    "bin",
+    "daemon",
+    "games",
+    "irc",
+    "list",
+    "lp",
+    "mail",
+    "man",
+    "messagebus",
+    "news",
+    "nobody",
+    "proxy",
+    "sshd",
+    "sync",
+    "sys",
+    "tcpdump",
+    "uucp",
+    "www-data",
+];
+
 /// As useradd(8) accepts it.
 fn is_user_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
@@ -81,6 +107,11 @@ fn check_users(users: &[UserConfig], faults: &mut Faults) {
         let name = user.name.as_str();
         if !is_user_name(name) {
             faults.add(&format!("{at}.name"), format!("{name:?} is no login name"));
+        } else if SYSTEM_USERS.contains(&name) {
+            faults.add(
+                &format!("{at}.name"),
+                format!("\"{name}\" is a user of the system"),
+            );
         }
         if !names.insert(name) {
             faults.advise(
@@ -90,12 +121,9 @@ fn check_users(users: &[UserConfig], faults: &mut Faults) {
             );
         }
         for (number, key) in user.ssh_authorized_keys.iter().enumerate() {
-            // Options may stand before the type, so this only finds what can't be a key.
-            if key.split_whitespace().count() < 2 || key.contains(['\n', '\0']) {
-                faults.add(
-                    &format!("{at}.ssh_authorized_keys[{number}]"),
-                    "this is no line of authorized_keys".to_owned(),
-                );
+            if let Err(why) = check_key(key) {
+                let field = format!("{at}.ssh_authorized_keys[{number}]");
+                faults.add(&field, format!("this {why}"));
             }
         }
         for (number, group) in user.groups.iter().enumerate() {
@@ -113,6 +141,12 @@ fn check_users(users: &[UserConfig], faults: &mut Faults) {
                 "this is no hash of crypt(5)".to_owned(),
             );
         }
+        if user.container.as_deref().is_some_and(is_no_reference) {
+            faults.add(
+                &format!("{at}.container"),
+                "this is no name of an image".to_owned(),
+            );
+        }
         if let Some(shell) = user.shell.as_deref().filter(|shell| !is_path(shell)) {
             faults.add(
                 &format!("{at}.shell"),
@@ -123,7 +157,7 @@ fn check_users(users: &[UserConfig], faults: &mut Faults) {
 }
 
 /// An absolute path without empty parts, `.` and `..`.
-fn is_path(path: &str) -> bool {
+pub(super) fn is_path(path: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..");
     path.len() < 4096
         && !path.contains('\0')

@@ -23,6 +23,8 @@ pub struct UserConfig {
     /// Whether the user may become root.
     #[serde(default)]
     pub sudo: bool,
+    /// The image of a container of the user's own, in which logins land.
+    pub container: Option<String>,
 }
 
 /// One entry of `[[file]]`: a file that each boot writes.
