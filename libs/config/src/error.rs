@@ -72,6 +72,22 @@ pub enum ChangeError {
     /// There is nothing to take back.
     #[error("no change is remembered that could be taken back")]
     NothingToTakeBack,
+    /// There is no such service.
+    #[error("there is no service {name:?}: there are {known}")]
+    NoService {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Another file has the last word.
+    #[error("{field} has another value in a file that comes later: {origin}: correct it there")]
+    Overridden {
+        /// The field.
+        field: String,
+        /// Layer, file and line.
+        origin: String,
+    },
     /// A file of the state can't be read.
     #[error("{}: {reason}", path.display())]
     Unreadable {
@@ -102,8 +118,10 @@ impl ChangeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Wrong(_) | Self::Name(_) | Self::Window(_) => ErrorKind::InvalidInput,
-            Self::Waits(_) => ErrorKind::Conflict,
-            Self::NothingWaits | Self::NothingToTakeBack => ErrorKind::NotFound,
+            Self::Waits(_) | Self::Overridden { .. } => ErrorKind::Conflict,
+            Self::NothingWaits | Self::NothingToTakeBack | Self::NoService { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Unreadable { .. } => ErrorKind::Internal,
             Self::Save(error) => error.kind(),
         }

@@ -1,7 +1,7 @@
 //! The host configuration of a machine, read from its layers.
 //!
-//! Layers, lowest first: built-in defaults, the image (`/usr/lib/keelson/host.toml`), the kernel
-//! command line (`keelson.config.KEY=VALUE`), the platform (what provisioning wrote, QEMU fw_cfg), and
+//! Layers, lowest first: built-in defaults, the image (`/usr/lib/keelson/host.toml`, then
+//! `/usr/share/keelson/services/*.toml`), the kernel command line (`keelson.config.KEY=VALUE`), the platform (what provisioning wrote, QEMU fw_cfg), and
 //! the operator (`/etc/keelson/host.toml`, then `/etc/keelson/host.toml.d/*.toml` in the order of
 //! their names). Tables are merged member by member; any other value, lists included, is replaced
 //! whole.
@@ -25,6 +25,7 @@
 //! - `effective`: the published result.
 //! - `trial`: the last good configuration and the count of starts that were not healthy.
 //! - [`change`], `history`: changes while the machine runs, and their errors ([`ChangeError`]).
+//! - [`switch_service`]: one such change, of a single value.
 
 pub mod change;
 mod command_line;
@@ -41,6 +42,7 @@ mod path;
 mod problem;
 pub mod schema;
 mod sources;
+mod switch;
 mod trial;
 mod validate;
 
@@ -54,5 +56,6 @@ pub use merge::{Merged, merge};
 pub use origin::{LayerKind, Origins, ValueOrigin};
 pub use problem::Problem;
 pub use sources::Sources;
+pub use switch::switch_service;
 pub use trial::{MOST_UNHEALTHY_STARTS, count_start, save_last_good};
 pub use validate::{check_domain_name, check_host_name, check_link_name, parse_mode, sysctl_path};

@@ -19,7 +19,8 @@ pub use machine::{
     WatchdogConfig,
 };
 pub use service::{
-    ServiceConfig, ServiceHealth, ServiceLog, ServiceMount, ServiceResources, ServiceRestart,
+    ServiceConfig, ServiceHealth, ServiceLog, ServiceMount, ServiceReload, ServiceResources,
+    ServiceRestart,
 };
 
 /// The configuration of a machine. Every member is optional in a file; a later layer replaces

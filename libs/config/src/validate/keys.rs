@@ -18,19 +18,24 @@ const LONGEST: usize = 8 << 10;
 /// Least bits of an RSA key.
 const RSA_BITS: usize = 2048;
 
+/// What is wrong with a line: the end of a sentence that begins with the field.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct KeyFault(String);
+
 /// Whether a line is one key, with or without options before it.
 ///
 /// # Errors
-/// The end of a sentence that begins with the field.
-pub(super) fn check_key(line: &str) -> Result<(), String> {
+/// It is none.
+pub(super) fn check_key(line: &str) -> Result<(), KeyFault> {
     if line.len() > LONGEST {
-        return Err(format!("has {} bytes", line.len()));
+        return fault(format!("has {} bytes", line.len()));
     }
     if line.contains(|c: char| c.is_control() && c != '\t') {
-        return Err("has a line break or a control character".to_owned());
+        return fault("has a line break or a control character");
     }
     if line.contains("PRIVATE KEY") {
-        return Err("is a private key, which nobody else may have: make a new pair".to_owned());
+        return fault("is a private key, which nobody else may have: make a new pair");
     }
     let mut words = Words(line).filter(|word| !word.is_empty());
     let first = words.next().unwrap_or_default();
@@ -40,19 +45,29 @@ pub(super) fn check_key(line: &str) -> Result<(), String> {
         false => (words.next().unwrap_or_default(), words.next()),
     };
     if !TYPES.contains(&kind) {
-        return Err(match first.starts_with("ssh-dss") {
+        return fault(match first.starts_with("ssh-dss") {
             true => "is a DSA key, which OpenSSH accepts no more".to_owned(),
             false => format!("has no type of key: one of {}", TYPES.join(", ")),
         });
     }
     let blob = blob.and_then(|blob| STANDARD.decode(blob).ok());
-    let blob = blob.ok_or_else(|| format!("has no key in base64 after {kind}"))?;
-    check_blob(kind, &blob)
+    match blob {
+        Some(blob) => check_blob(kind, &blob),
+        None => fault(format!("has no key in base64 after {kind}")),
+    }
+}
+
+fn fault(text: impl Into<String>) -> Result<(), KeyFault> {
+    Err(KeyFault(text.into()))
 }
 
 /// RFC 4253, section 6.6: strings and numbers, each after its length.
-fn check_blob(kind: &str, blob: &[u8]) -> Result<(), String> {
-    let damaged = || format!("is damaged: what stands after {kind} is no such key");
+fn check_blob(kind: &str, blob: &[u8]) -> Result<(), KeyFault> {
+    let damaged = || {
+        KeyFault(format!(
+            "is damaged: what stands after {kind} is no such key"
+        ))
+    };
     let mut parts = Vec::new();
     let mut rest = blob;
     while !rest.is_empty() {
@@ -73,7 +88,7 @@ fn check_blob(kind: &str, blob: &[u8]) -> Result<(), String> {
             let bits = modulus.saturating_sub(1) * 8;
             match bits + 8 > RSA_BITS {
                 true => Ok(()),
-                false => Err(format!("is an RSA key of fewer than {RSA_BITS} bits")),
+                false => fault(format!("is an RSA key of fewer than {RSA_BITS} bits")),
             }
         }
         (kind, [_, point] | [_, point, _]) if kind.contains("ecdsa") && *point > 0 => Ok(()),
@@ -136,13 +151,15 @@ mod tests {
             ("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(), "private"),
             (format!("{ED25519}{}", "x".repeat(LONGEST)), "bytes"),
         ] {
-            let why = check_key(&line).unwrap_err();
+            let why = check_key(&line).unwrap_err().to_string();
             assert!(why.contains(word), "{line}: {why}");
         }
         // 1024 bits.
         let mut weak = b"\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01\0\0\0\x81\0".to_vec();
         weak.extend([0xff; 128]);
-        let why = check_key(&format!("ssh-rsa {}", STANDARD.encode(&weak))).unwrap_err();
+        let why = check_key(&format!("ssh-rsa {}", STANDARD.encode(&weak)))
+            .unwrap_err()
+            .to_string();
         assert!(why.contains("2048"), "{why}");
     }
 

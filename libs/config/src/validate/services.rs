@@ -59,7 +59,8 @@ fn check_service(name: &str, service: &ServiceConfig, at: &str, faults: &mut Fau
             faults.add(&indexed("layers", index), why);
         }
     }
-    let texts = service.command.iter().chain(&service.health.command);
+    let others = service.health.command.iter().chain(&service.reload.command);
+    let texts = service.command.iter().chain(others);
     if service.command.first().is_some_and(String::is_empty) || !texts.clone().all(|t| is_text(t)) {
         faults.add(&member("command"), "this is no command".to_owned());
     }
@@ -106,6 +107,12 @@ fn check_service(name: &str, service: &ServiceConfig, at: &str, faults: &mut Fau
                 let why = format!("{other:?} is no name of a service");
                 faults.add(&indexed(list, index), why);
             }
+        }
+    }
+    for (index, path) in service.reload.watch.iter().enumerate() {
+        if !is_path(path) {
+            let why = format!("{path:?} is not an absolute path");
+            faults.add(&indexed("reload.watch", index), why);
         }
     }
     check_limits(service, at, faults);

@@ -22,6 +22,8 @@ pub struct ServiceConfig {
     pub command: Vec<String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
+    /// Whether a small init runs first, which passes on signals and reaps orphans; false.
+    pub init: Option<bool>,
     /// `user` or `user:group`, as the image knows them or by number; root.
     pub user: Option<String>,
     /// `host`, `bridge` (the default network of containers) or `none`; `none`.
@@ -43,6 +45,8 @@ pub struct ServiceConfig {
     pub resources: ServiceResources,
     /// How its health is checked.
     pub health: ServiceHealth,
+    /// What is executed in it when files of the host change.
+    pub reload: ServiceReload,
     /// Services that are started, or have failed, before this one starts.
     pub after: Vec<String>,
     /// Services without which this one does not start. They must run, and be healthy if that is
@@ -95,7 +99,7 @@ pub struct ServiceMount {
     /// Skip the mount if the source does not exist, instead of failing.
     #[serde(default)]
     pub optional: bool,
-    /// Make a directory if the source does not exist.
+    /// Make a directory if the source does not exist, for the service's user if that is a number.
     #[serde(default)]
     pub create: bool,
 }
@@ -126,6 +130,16 @@ pub struct ServiceHealth {
     pub retries: Option<u32>,
     /// The time after the start in which failures do not count; 0.
     pub start_period: Option<u32>,
+}
+
+/// `[services.NAME.reload]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceReload {
+    /// Directories of the host.
+    pub watch: Vec<String>,
+    /// A command that is executed in the service when something changes in one of them.
+    pub command: Vec<String>,
 }
 
 /// `[services.NAME.log]`.
