@@ -74,7 +74,7 @@ impl Engine {
             .arg(run.join("run"))
             .arg("--listen")
             .arg(url(&socket))
-            .arg("--services")
+            .arg("--service-layers")
             .arg(run.join("services"))
             .arg("--config")
             .arg(run.join("config"))

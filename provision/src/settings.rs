@@ -343,6 +343,7 @@ impl Settings {
                 name: default.name,
                 ssh_authorized_keys: default.keys,
                 password_hash: default.password_hash,
+                groups: vec!["docker".to_owned()],
                 sudo: true,
                 ..User::default()
             };

@@ -4,6 +4,7 @@
 //! Other machines use the loaded profile of this name, such as Docker's.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use keelson_model::spec::{AppArmor, Confinement, SecuritySpec};
@@ -14,6 +15,9 @@ const NAME: &str = "docker-default";
 const UNCONFINED: &str = "unconfined";
 /// The compiled profile.
 pub(crate) const POLICY: &str = "/usr/lib/keelson/apparmor/docker-default";
+
+/// Directory of the compiled profiles of the machine's services.
+const SERVICES: &str = "/usr/lib/keelson/apparmor/services";
 
 /// What the host's AppArmor can do for containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub(crate) struct Places {
     enabled: PathBuf,
     security: PathBuf,
     policy: PathBuf,
+    services: PathBuf,
 }
 
 impl Default for Places {
@@ -48,6 +53,7 @@ impl Default for Places {
             enabled: "/sys/module/apparmor/parameters/enabled".into(),
             security: "/sys/kernel/security/apparmor".into(),
             policy: POLICY.into(),
+            services: SERVICES.into(),
         }
     }
 }
@@ -58,11 +64,12 @@ impl Places {
         if !fs::read_to_string(&self.enabled).is_ok_and(|text| text.starts_with('Y')) {
             return AppArmorState::Off;
         }
+        self.load_services();
         match fs::read(&self.policy) {
             Ok(policy) => {
-                // The kernel requires a single write(2).
                 let replace = self.security.join(".replace");
-                let problem = fs::write(&replace, policy)
+                let problem = self
+                    .replace(&policy)
                     .err()
                     .map(|error| format!("write {}: {error}", replace.display()));
                 if let Some(problem) = &problem {
@@ -79,6 +86,24 @@ impl Places {
             Err(error) => AppArmorState::Usual {
                 problem: Some(format!("read {}: {error}", self.policy.display())),
             },
+        }
+    }
+
+    /// Loads a compiled profile, over an earlier one of its name.
+    fn replace(&self, policy: &[u8]) -> io::Result<()> {
+        // The kernel requires a single write(2).
+        fs::write(self.security.join(".replace"), policy)
+    }
+
+    /// Loads the profiles of services. A service whose profile is not loaded does not start.
+    fn load_services(&self) {
+        // Machines that Keelson did not make have none.
+        for entry in fs::read_dir(&self.services).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let loaded = fs::read(&path).and_then(|policy| self.replace(&policy));
+            if let Err(error) = loaded {
+                tracing::error!(path = %path.display(), %error, "the AppArmor profile of a service is not loaded");
+            }
         }
     }
 
@@ -150,6 +175,7 @@ mod tests {
             enabled: base.join("enabled"),
             security: base.join("security"),
             policy: base.join("policy"),
+            services: base.join("services"),
         }
     }
 
@@ -172,10 +198,16 @@ mod tests {
         assert_eq!(places.load(), good);
         assert_eq!(warning(&good), None);
 
+        // Those of services are loaded, too.
+        fs::create_dir(&places.services).unwrap();
+        fs::write(places.services.join("keelson-time"), b"time").unwrap();
+        assert_eq!(places.load(), good);
+        let replace = places.security.join(".replace");
+        assert_eq!(fs::read(&replace).unwrap(), b"time");
+
         // Our own profile replaces it.
         fs::write(&places.policy, b"compiled").unwrap();
         assert_eq!(places.load(), good);
-        let replace = places.security.join(".replace");
         assert_eq!(fs::read(&replace).unwrap(), b"compiled");
         fs::remove_file(&replace).unwrap();
         fs::create_dir(&replace).unwrap();

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use self::syslog::{ServerConnection, Format, Message};
 use crate::EngineError;
 use crate::container::Container;
-use crate::logs::Watch;
+use crate::logs::DirectoryWatch;
 use crate::tag::tag_of;
 use crate::types::{Snapshot, WaitCondition};
 
@@ -87,7 +87,7 @@ async fn pass_on(
     };
     let directory = snapshot.log_path.parent().unwrap_or(Path::new("/"));
     // Watch before the first read: later changes wake this task.
-    let watch = Watch::new(directory)?;
+    let watch = DirectoryWatch::new(directory)?;
     let ended = container.wait(WaitCondition::NotRunning).ok();
     let mut over = ended.is_none();
     let ended = async {

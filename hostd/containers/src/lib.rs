@@ -116,6 +116,7 @@ pub use engine::{Engine, WaitFuture};
 pub use error::EngineError;
 pub use executions::{ExecRequest, ExecSnapshot, ExecState};
 pub use host::{HostFacts, host_memory};
+pub use logs::DirectoryWatch;
 pub use old::{OldDocument, ReadOld};
 pub use refused::Refused;
 pub use scoped::ScopedEngine;

@@ -50,7 +50,7 @@ impl Engine {
         let path = snapshot.log_path.clone();
         // Prepare both before the first read, so that later changes wake the follower.
         let watch = if query.follow {
-            path.parent().map(Watch::new).transpose()?
+            path.parent().map(DirectoryWatch::new).transpose()?
         } else {
             None
         };
@@ -79,7 +79,7 @@ struct Job {
 async fn read(
     path: &Path,
     query: LogQuery,
-    watch: Option<Watch>,
+    watch: Option<DirectoryWatch>,
     ended: Option<tokio::sync::oneshot::Receiver<crate::WaitResult>>,
     sender: &mpsc::Sender<Result<LogPart, EngineError>>,
 ) -> Result<(), EngineError> {
@@ -183,10 +183,14 @@ fn second(seconds: u64) -> String {
 ///
 /// An inotify descriptor is read like a pipe, and tokio's pipe can register a descriptor without
 /// `unsafe`.
-pub(crate) struct Watch(pipe::Receiver);
+pub struct DirectoryWatch(pipe::Receiver);
 
-impl Watch {
-    pub(crate) fn new(directory: &Path) -> Result<Self, EngineError> {
+impl DirectoryWatch {
+    /// Watches a directory from now on.
+    ///
+    /// # Errors
+    /// It does not exist, or the kernel refuses.
+    pub fn new(directory: &Path) -> Result<Self, EngineError> {
         let error = || EngineError::io("inotify", directory);
         let handle = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
             .map_err(|errno| error()(errno.into()))?;
@@ -205,8 +209,11 @@ impl Watch {
     }
 
     /// Returns after a change, and takes all notices of changes up to now.
-    pub(crate) async fn changed(&self) -> Result<(), EngineError> {
-        let error = || EngineError::io("inotify", Path::new("log"));
+    ///
+    /// # Errors
+    /// The kernel's notices can't be read.
+    pub async fn changed(&self) -> Result<(), EngineError> {
+        let error = || EngineError::io("inotify", Path::new("directory"));
         let mut buffer = [0; 4096];
         let mut seen = false;
         loop {

@@ -1,17 +1,27 @@
-//! System services that run as containers.
+//! System services: containers that belong to the machine.
 //!
-//! The OS has one directory per service, `<name>/`, with `service.toml` and `rootfs.erofs`. A broken
-//! service is reported and does not stop the others. In the order in which a service passes through:
+//! The configuration says what they are (`[services.NAME]`); the OS's own are one of its layers. A
+//! broken service is reported and does not stop the others. In the order in which a service passes
+//! through:
 //!
-//! - `load`: reads the directories.
+//! - [`definition`]: a service as it is configured, and where each of its values stands.
 //! - [`plan`]: in which order services start, and which cannot. Pure.
+//! - [`image`]: finds a service's root file system, or pulls it.
 //! - [`request`]: the container that a service becomes. Pure.
-//! - `supervise`: makes and starts the containers. It keeps those that run across a restart of
-//!   hostd, and replaces those whose files have changed.
+//! - [`streak`]: how long to pause before a service is started again, and whether it loops. Pure.
+//! - `entry`: a service and what is known of it.
+//! - `supervise`: keeps one service running.
+//! - `services`: all of them: applies a configuration, and carries out requests.
 
-mod load;
+pub mod definition;
+mod entry;
+mod error;
+pub mod image;
 pub mod plan;
 pub mod request;
+mod services;
+pub mod streak;
 mod supervise;
 
-pub use supervise::{Services, ServicesOptions};
+pub use error::ServicesError;
+pub use services::{Services, ServicesOptions};

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use hostd_containers::{EngineError, usual_propagation};
-use keelson_model::service::{ServiceMount, ServiceSpec};
+use hostd_containers::{is_capability, merge_environment, usual_propagation};
+use keelson_model::host::{ServiceConfig, ServiceHealth, ServiceMount};
 use keelson_model::spec::{
-    BindMount, CapabilitySet, ContainerSpec, DeviceAccess, DeviceSpec, HostName, MountKind,
-    MountSpec, NetworkMode, PidsLimit, ReadOnly, RestartPolicy, RootSpec, TmpfsMount,
+    AppArmor, BindMount, CapabilitySet, ContainerSpec, DeviceAccess, DeviceSpec, HealthCheck,
+    LogMarks, LogSpec, MountKind, MountSpec, NamespaceMode, NetworkMode, PidsLimit, ReadOnly,
+    RestartPolicy, TmpfsMount,
 };
 
-/// Label with the fingerprint of the files that a container was made from.
+use crate::definition::{Definition, DefinitionError};
+use crate::image::ServiceImage;
+
+/// Label with the fingerprint of what a container was made from.
 pub const FINGERPRINT: &str = "io.keelson.service.fingerprint";
 
-/// Writable directories that every service has. They are empty at its start.
-const SCRATCH: [&str; 2] = ["/run", "/tmp"];
+/// Microseconds of the period in which processor time is counted.
+const CPU_PERIOD: u32 = 100_000;
 
 /// The path on the host of a mount's source.
 pub fn source(mount: &ServiceMount, state: &Path) -> String {
@@ -24,53 +29,118 @@ pub fn source(mount: &ServiceMount, state: &Path) -> String {
     }
 }
 
-/// The paths on the host that a service needs.
+/// What a container is made from beside its definition.
 #[derive(Debug, Clone, Copy)]
-pub struct ServicePaths<'a> {
-    /// Its root file system.
-    pub rootfs: &'a Path,
+pub struct Ground<'a> {
+    /// Its root file system, and what the image says.
+    pub image: &'a ServiceImage,
     /// Its own directory, which survives a restart.
     pub state: &'a Path,
     /// The engine's own directory.
     pub engine: &'a Path,
+    /// Whether the host has AppArmor.
+    pub apparmor: bool,
+    /// Changes with everything from which the container is made.
+    pub fingerprint: &'a str,
 }
 
-/// Makes the specification. `exists` reports whether the host has a path. Optional mounts and devices
-/// that the host lacks are left out.
+/// Makes the specification of service `name`. `exists` reports whether the host has a path. Optional
+/// mounts, and devices, that the host lacks are left out.
 ///
 /// # Errors
-/// [`EngineError::Invalid`]: the service has an invalid value.
+/// The definition is wrong. The text names file, field and remedy.
 pub fn container(
-    service: &ServiceSpec,
-    paths: ServicePaths<'_>,
-    fingerprint: &str,
+    name: &str,
+    definition: &Definition,
+    ground: Ground<'_>,
     exists: impl Fn(&str) -> bool,
-) -> Result<ContainerSpec, EngineError> {
-    let (command, args) = service
-        .command
-        .split_first()
-        .ok_or_else(|| EngineError::Invalid("command: no command specified".to_owned()))?;
-    let root = RootSpec::System {
-        path: paths.rootfs.to_owned(),
-        read_only: true,
+) -> Result<ContainerSpec, DefinitionError> {
+    let config = &definition.config;
+    let command = match config.command.is_empty() {
+        true => &ground.image.command,
+        false => &config.command,
     };
-    let mut spec = ContainerSpec::new(root, command);
+    let (program, args) = command.split_first().ok_or_else(|| {
+        definition.error(
+            name,
+            "command",
+            "neither the configuration nor the image names a command",
+            r#"use a list of a program and its arguments, such as ["/usr/bin/prog", "-f"]"#,
+        )
+    })?;
+    let mut spec = ContainerSpec::new(ground.image.root.clone(), program);
     spec.process.args = args.to_vec();
-    spec.process.env = service
-        .environment
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    spec.labels = [(FINGERPRINT.to_owned(), fingerprint.to_owned())].into();
-    spec.namespaces.network = network(&service.network)?;
-    if spec.namespaces.network == NetworkMode::Host {
-        spec.names.hostname = HostName::OfMachine;
+    spec.process.env.clone_from(&ground.image.environment);
+    let own = config.environment.iter();
+    let own: Vec<String> = own.map(|(name, value)| format!("{name}={value}")).collect();
+    merge_environment(&mut spec.process.env, &own);
+    spec.process.init = config.init.unwrap_or_default();
+    let user = config.user.as_ref().unwrap_or(&ground.image.user);
+    spec.process.user.clone_from(user);
+    if !ground.image.working_directory.is_empty() {
+        let directory = &ground.image.working_directory;
+        spec.process.working_directory.clone_from(directory);
     }
-    spec.mounts = mounts(service, paths, &exists);
-    spec.devices = service
-        .devices
-        .iter()
-        .filter(|path| exists(path))
+    spec.labels = [(FINGERPRINT.to_owned(), ground.fingerprint.to_owned())].into();
+    spec.namespaces.network = network(name, definition)?;
+    if spec.namespaces.network == NetworkMode::Host {
+        // It sees changes of the machine's name, too.
+        spec.namespaces.uts = NamespaceMode::Host;
+    }
+    spec.mounts = mounts(name, definition, ground, &exists)?;
+    spec.devices = devices(config, &exists);
+    spec.security.capabilities = CapabilitySet::Only(capabilities(name, definition)?);
+    spec.security.no_new_privileges = !config.new_privileges.unwrap_or_default();
+    if let Some(profile) = config.apparmor.as_ref().filter(|_| ground.apparmor) {
+        spec.security.apparmor = AppArmor::Named(profile.clone());
+    }
+    // The supervisor starts services again, in their order.
+    spec.restart = RestartPolicy::Never;
+    limits(config, &mut spec);
+    spec.log = LogSpec::Files {
+        max_size: config.log.max_size,
+        max_files: config.log.max_files,
+        marks: LogMarks::default(),
+    };
+    spec.health = health(&config.health);
+    Ok(spec)
+}
+
+fn network(name: &str, definition: &Definition) -> Result<NetworkMode, DefinitionError> {
+    match definition.config.network.as_deref() {
+        None | Some("none") => Ok(NetworkMode::None),
+        Some("host") => Ok(NetworkMode::Host),
+        Some("bridge") => Ok(NetworkMode::Bridge),
+        Some(other) => Err(definition.error(
+            name,
+            "network",
+            format!("{other:?} is no network of a service"),
+            r#"use "none", "host" or "bridge""#,
+        )),
+    }
+}
+
+fn capabilities(name: &str, definition: &Definition) -> Result<BTreeSet<String>, DefinitionError> {
+    let names = definition.config.capabilities.iter().enumerate();
+    names
+        .map(|(index, capability)| {
+            let short = capability.strip_prefix("CAP_").unwrap_or(capability);
+            match is_capability(short) {
+                true => Ok(short.to_owned()),
+                false => Err(definition.error(
+                    name,
+                    &format!("capabilities[{index}]"),
+                    format!("{capability:?} is no capability"),
+                    r#"use names of capabilities(7), such as ["CAP_NET_BIND_SERVICE"]"#,
+                )),
+            }
+        })
+        .collect()
+}
+
+fn devices(config: &ServiceConfig, exists: &impl Fn(&str) -> bool) -> Vec<DeviceSpec> {
+    let paths = config.devices.iter().filter(|path| exists(path));
+    paths
         .map(|path| DeviceSpec {
             source: path.into(),
             target: path.into(),
@@ -80,49 +150,84 @@ pub fn container(
                 make_node: false,
             },
         })
-        .collect();
-    let capabilities = service.capabilities.iter().map(|name| {
-        let upper = name.to_ascii_uppercase();
-        upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
-    });
-    spec.security.capabilities = CapabilitySet::Only(capabilities.collect::<BTreeSet<_>>());
-    spec.security.no_new_privileges = true;
-    spec.restart = RestartPolicy::Always;
-    spec.limits.memory.limit = service.resources.memory.filter(|bytes| *bytes > 0);
-    spec.limits.pids = match service.resources.pids {
-        None => PidsLimit::NotGiven,
-        Some(0 | -1) => PidsLimit::Unlimited,
-        Some(number) => PidsLimit::AtMost(u64::try_from(number).map_err(|_| {
-            EngineError::Invalid(format!("pids: {number}: must be -1, 0 or greater"))
-        })?),
-    };
-    Ok(spec)
+        .collect()
 }
 
-fn network(name: &str) -> Result<NetworkMode, EngineError> {
-    match name {
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        other => Err(EngineError::Invalid(format!(
-            "network: {other:?}: expected none or host"
-        ))),
+fn limits(config: &ServiceConfig, spec: &mut ContainerSpec) {
+    let resources = &config.resources;
+    spec.limits.memory.limit = resources.memory.filter(|bytes| *bytes > 0);
+    spec.limits.pids = match resources.pids.map(u64::try_from) {
+        None => PidsLimit::NotGiven,
+        Some(Ok(number)) if number > 0 => PidsLimit::AtMost(number),
+        Some(_) => PidsLimit::Unlimited,
+    };
+    if let Some(millicpus) = resources.millicpus.filter(|millicpus| *millicpus > 0) {
+        spec.limits.cpu.period = Some(CPU_PERIOD.into());
+        spec.limits.cpu.quota = Some(i64::from(CPU_PERIOD / 1000) * i64::from(millicpus));
     }
 }
 
+fn health(health: &ServiceHealth) -> Option<HealthCheck> {
+    let seconds = |value: Option<u32>, usual| Duration::from_secs(value.unwrap_or(usual).into());
+    (!health.command.is_empty()).then(|| HealthCheck {
+        command: health.command.clone(),
+        interval: seconds(health.interval, 30),
+        timeout: seconds(health.timeout, 30),
+        retries: health.retries.unwrap_or(3),
+        start_period: seconds(health.start_period, 0),
+        // Others may wait for its health.
+        start_interval: Duration::from_secs(1),
+    })
+}
+
+/// Directories that every service has for itself and that are empty at its start, with their mount
+/// options.
+fn scratch(config: &ServiceConfig) -> [(&'static str, Vec<&'static str>); 2] {
+    let mut tmp = vec!["nosuid", "nodev", "mode=1777"];
+    if !config.writable.unwrap_or_default() {
+        tmp.push("noexec");
+    }
+    let run = vec!["nosuid", "nodev", "mode=755", "noexec"];
+    [("/run", run), ("/tmp", tmp)]
+}
+
 fn mounts(
-    service: &ServiceSpec,
-    paths: ServicePaths<'_>,
+    name: &str,
+    definition: &Definition,
+    ground: Ground<'_>,
     exists: &impl Fn(&str) -> bool,
-) -> Vec<MountSpec> {
-    let binds = service
-        .mounts
-        .iter()
-        .map(|mount| (mount, PathBuf::from(source(mount, paths.state))))
-        .filter(|(mount, source)| !mount.optional || exists(&source.to_string_lossy()))
-        .map(|(mount, source)| MountSpec {
+) -> Result<Vec<MountSpec>, DefinitionError> {
+    let config = &definition.config;
+    let mut mounts: Vec<MountSpec> = Vec::new();
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let source = PathBuf::from(source(mount, ground.state));
+        let missing = !exists(&source.to_string_lossy());
+        if mount.optional && missing {
+            continue;
+        }
+        if missing && !mount.create && !mount.source.starts_with("{state}") {
+            return Err(definition.error(
+                name,
+                &format!("mounts[{index}].source"),
+                format!("the host has no {}", source.display()),
+                "make it, or write optional = true or create = true",
+            ));
+        }
+        if mounts
+            .iter()
+            .any(|other| other.target == Path::new(&mount.target))
+        {
+            return Err(definition.error(
+                name,
+                &format!("mounts[{index}].target"),
+                format!("{} is mounted twice", mount.target),
+                "leave one of them out",
+            ));
+        }
+        mounts.push(MountSpec {
             target: mount.target.clone().into(),
             kind: MountKind::Bind(BindMount {
-                propagation: usual_propagation(&source, paths.engine),
+                propagation: usual_propagation(&source, ground.engine),
                 source,
                 create_source: false,
                 recursive: true,
@@ -133,89 +238,22 @@ fn mounts(
                 mapped: false,
             }),
         });
-    let scratch = SCRATCH.iter().map(|path| MountSpec {
-        target: path.into(),
-        kind: MountKind::Tmpfs(TmpfsMount {
-            options: ["noexec", "nosuid", "nodev", "mode=755"]
-                .map(str::to_owned)
-                .into(),
-            read_only: false,
-        }),
-    });
-    let mut mounts: Vec<_> = binds.chain(scratch).collect();
+    }
+    for (path, options) in scratch(config) {
+        if mounts.iter().all(|mount| mount.target != Path::new(path)) {
+            mounts.push(MountSpec {
+                target: path.into(),
+                kind: MountKind::Tmpfs(TmpfsMount {
+                    options: options.into_iter().map(str::to_owned).collect(),
+                    read_only: false,
+                }),
+            });
+        }
+    }
     // Parents before their children.
     mounts.sort_by_key(|mount| mount.target.components().count());
-    mounts
+    Ok(mounts)
 }
 
 #[cfg(test)]
-mod tests {
-    use keelson_model::spec::{Confinement, Propagation};
-
-    use super::*;
-
-    const TEXT: &str = r#"
-        version = 1
-        description = "time"
-        command = ["/bin/d", "-n"]
-        environment = { A = "b" }
-        network = "host"
-        capabilities = ["CAP_SYS_TIME"]
-        devices = ["/dev/there", "/dev/absent"]
-        [[mounts]]
-        source = "{state}/data"
-        target = "/data"
-        writable = true
-        [[mounts]]
-        source = "/absent"
-        target = "/x"
-        optional = true
-        [resources]
-        memory = 8000000
-        pids = 5
-    "#;
-
-    #[test]
-    fn a_service_has_what_it_lists_and_no_more() {
-        let spec: ServiceSpec = toml::from_str(TEXT).unwrap();
-        let paths = ServicePaths {
-            rootfs: Path::new("/usr/r.erofs"),
-            state: Path::new("/var/s/time"),
-            engine: Path::new("/var"),
-        };
-        let made = container(&spec, paths, "f", |path| path == "/dev/there").unwrap();
-        let root = RootSpec::System {
-            path: "/usr/r.erofs".into(),
-            read_only: true,
-        };
-        assert_eq!(made.root, root);
-        assert_eq!(made.process.command, "/bin/d");
-        assert_eq!(made.process.args, ["-n"]);
-        assert_eq!(made.process.env, ["A=b"]);
-        let security = &made.security;
-        assert_eq!(security.confinement, Confinement::Confined);
-        assert!(security.no_new_privileges);
-        let only = CapabilitySet::Only(["SYS_TIME".to_owned()].into());
-        assert_eq!(security.capabilities, only);
-        assert_eq!(made.namespaces.network, NetworkMode::Host);
-        assert_eq!(made.restart, RestartPolicy::Always);
-        let targets: Vec<_> = made.mounts.iter().map(|mount| &mount.target).collect();
-        assert_eq!(targets, ["/data", "/run", "/tmp"].map(Path::new).each_ref());
-        let MountKind::Bind(bind) = &made.mounts[0].kind else {
-            panic!("{:?}", made.mounts);
-        };
-        assert_eq!(bind.source, Path::new("/var/s/time/data"));
-        assert_eq!(bind.read_only, ReadOnly::No);
-        assert_eq!(bind.propagation, Propagation::RecursiveSlave);
-        assert_eq!(made.devices.len(), 1);
-        assert_eq!(made.limits.memory.limit, Some(8_000_000));
-        assert_eq!(made.limits.pids, PidsLimit::AtMost(5));
-        hostd_containers::check(&made, paths.engine).unwrap();
-        let mut other = spec;
-        "bridged".clone_into(&mut other.network);
-        let error = container(&other, paths, "f", |_| true)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("bridged"), "{error}");
-    }
-}
+mod tests;

@@ -1,301 +1,223 @@
-//! Makes and starts the containers of services. Every service has one task for that.
+//! Keeps one service running. Every service has one task for that.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::os::unix::fs::{DirBuilderExt, lchown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hostd_containers::{
-    CreateRequest, Engine, EngineError, Scope, Snapshot, Status, WaitCondition,
+    AppArmorState, CreateRequest, DirectoryWatch, EngineError, ExecRequest, HealthStatus, Scope,
+    WaitCondition,
 };
-use keelson_model::service::{ServiceState, ServiceStatus};
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::load::{self, Found};
-use crate::plan::{Plan, plan};
-use crate::request::{FINGERPRINT, ServicePaths, container, source};
+use crate::definition::{Definition, DefinitionError};
+use crate::entry::{Attempt, Entry, Up};
+use crate::image::{self, ImageProblem};
+use crate::request::{FINGERPRINT, Ground, container, source};
+use crate::services::Inner;
 
-/// Pause after the first failed attempt to start a service. Each failure doubles it.
-const FIRST: Duration = Duration::from_millis(200);
-/// Longest pause.
-const LONGEST: Duration = Duration::from_secs(60);
+/// Changes when services' containers are made in another way, so that an update makes them anew.
+const MAKING: u32 = 2;
 
-/// What [`Services::open`] needs.
-#[derive(Clone)]
-pub struct ServicesOptions {
-    /// Directory of the services: `/usr/lib/keelson/services`. It need not exist.
-    pub directory: PathBuf,
-    /// Parent of the directories in which services keep their state: ROOT/services.
-    pub state: PathBuf,
-    /// The engine.
-    pub engine: Engine,
-}
-
-/// The system services. Clones share them.
-#[derive(Clone)]
-pub struct Services {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    options: ServicesOptions,
-    plan: Plan,
-    entries: BTreeMap<String, Entry>,
-    stopping: watch::Sender<bool>,
-}
-
-struct Entry {
-    description: String,
-    found: Option<Found>,
-    /// Becomes true when its container has started for the first time.
-    started: watch::Sender<bool>,
-    progress: Mutex<Progress>,
-}
-
-/// What the supervisor knows about a service and the engine does not.
-#[derive(Debug, Clone)]
-struct Progress {
-    state: ServiceState,
-    error: Option<String>,
-    since: String,
-}
-
-impl Progress {
-    fn now(state: ServiceState, error: Option<String>) -> Self {
-        Self {
-            state,
-            error,
-            since: jiff::Timestamp::now().to_string(),
-        }
-    }
-}
-
-impl Entry {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Services {
-    /// Reads the services and starts them in the background. Never fails: a broken service is in
-    /// [`Services::status`] with its error.
-    pub async fn open(options: ServicesOptions) -> Self {
-        let directory = options.directory.clone();
-        let loaded = keelson_blocking::blocking(move || load::load(&directory)).await;
-        let loaded = loaded.unwrap_or_else(|error| {
-            tracing::error!(%error, "services can't be read");
-            BTreeMap::new()
-        });
-        let after = loaded
-            .iter()
-            .filter_map(|(name, found)| {
-                let found = found.as_ref().ok()?;
-                Some((name.clone(), found.spec.after.clone()))
-            })
-            .collect();
-        let plan = plan(&after);
-        let entries: BTreeMap<String, Entry> = loaded
-            .into_iter()
-            .map(|(name, found)| {
-                let (found, error) = match found {
-                    Ok(found) => (Some(found), plan.failed.get(&name).cloned()),
-                    Err(error) => (None, Some(error.to_string())),
-                };
-                if let Some(error) = &error {
-                    tracing::error!(service = name, error, "service cannot start");
-                }
-                let state = if error.is_some() {
-                    ServiceState::Failed
-                } else {
-                    ServiceState::Starting
-                };
-                let entry = Entry {
-                    description: found
-                        .as_ref()
-                        .map(|found| found.spec.description.clone())
-                        .unwrap_or_default(),
-                    found,
-                    started: watch::Sender::new(false),
-                    progress: Mutex::new(Progress::now(state, error)),
-                };
-                (name, entry)
-            })
-            .collect();
-        let services = Self {
-            inner: Arc::new(Inner {
-                options,
-                plan,
-                entries,
-                stopping: watch::Sender::new(false),
-            }),
-        };
-        services.remove_foreign().await;
-        for name in &services.inner.plan.order {
-            let inner = Arc::clone(&services.inner);
-            let name = name.clone();
-            tokio::spawn(async move { inner.bring_up(&name).await });
-        }
-        services
-    }
-
-    /// All services by name.
-    pub fn status(&self) -> Vec<ServiceStatus> {
-        self.inner
-            .entries
-            .iter()
-            .map(|(name, entry)| {
-                let container = self.inner.options.engine.inspect(Scope::System, name).ok();
-                status(
-                    name,
-                    &entry.description,
-                    &entry.progress().clone(),
-                    container.as_deref(),
-                )
-            })
-            .collect()
-    }
-
-    /// Stops all services within `limit`, in the reverse order of their start. They stay stopped.
-    /// Each gets an equal part of the time that is left, so that none uses up the time of the others.
-    pub async fn shutdown(&self, limit: Duration) {
-        self.inner.stopping.send_replace(true);
-        let deadline = tokio::time::Instant::now() + limit;
-        let order = &self.inner.plan.order;
-        for (position, name) in order.iter().enumerate().rev() {
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            let parts = u32::try_from(position + 1).unwrap_or(u32::MAX);
-            let engine = &self.inner.options.engine;
-            engine
-                .stop_for_shutdown(Scope::System, name, left / parts)
-                .await;
-            match engine.inspect(Scope::System, name) {
-                Ok(ended) if !ended.state.status.has_process() => {
-                    let code = ended.state.exit_code;
-                    tracing::info!(service = name, code, "service stopped");
-                }
-                Ok(_) => tracing::error!(service = name, "service not stopped"),
-                // Its container was never made.
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Removes the containers of services that no longer exist or cannot start.
-    async fn remove_foreign(&self) {
-        let engine = &self.inner.options.engine;
-        for snapshot in engine.list(Scope::System) {
-            if self.inner.plan.order.contains(&snapshot.name) {
-                continue;
-            }
-            tracing::info!(
-                service = snapshot.name,
-                "removing the container of a service that does not exist or cannot start"
-            );
-            if let Err(error) = engine.remove(Scope::System, &snapshot.id, true, true).await {
-                tracing::error!(service = snapshot.name, %error, "service not removed");
-            }
-        }
-    }
+/// Why a service's container was not started.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    #[error(transparent)]
+    Image(#[from] ImageProblem),
+    #[error("mkdir {path}: {source}")]
+    Mkdir { path: String, source: io::Error },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 impl Inner {
-    /// Waits for the predecessors, then tries until the container runs. From then on the engine's
-    /// restart policy keeps it running. When the engine stops restarting it, a new one is made.
-    async fn bring_up(&self, name: &str) {
-        let Some((entry, found)) = self
-            .entries
-            .get(name)
-            .and_then(|entry| Some((entry, entry.found.as_ref()?)))
-        else {
-            return;
-        };
-        let mut stopping = self.stopping.subscribe();
-        let mut pause = FIRST;
-        let work = async {
-            for other in &found.spec.after {
-                if let Some(other) = self.entries.get(other) {
-                    let _ = other.started.subscribe().wait_for(|started| *started).await;
-                }
-            }
-            loop {
-                match self.ensure(name, found).await {
-                    Ok(()) => {
-                        *entry.progress() = Progress::now(ServiceState::Running, None);
-                        entry.started.send_replace(true);
-                        let up = tokio::time::Instant::now();
-                        let error = self.until_given_up(name).await;
-                        tracing::warn!(service = name, error, "service ended");
-                        *entry.progress() = Progress::now(ServiceState::Failed, Some(error));
-                        if up.elapsed() > LONGEST {
-                            pause = FIRST;
-                        }
-                    }
-                    Err(error) => {
-                        let error = error.to_string();
-                        tracing::warn!(service = name, error, "service not started");
-                        *entry.progress() = Progress::now(ServiceState::Failed, Some(error));
-                    }
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST);
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            // `self` holds the sender, so the wait can't fail.
-            _ = stopping.wait_for(|stopping| *stopping) => {}
-        }
-    }
-
-    /// Waits until the engine stops keeping the container running: a restart failed, or the container
-    /// was removed. Returns the reason.
-    async fn until_given_up(&self, name: &str) -> String {
-        let engine = &self.options.engine;
+    /// Waits for the predecessors, then keeps the service running.
+    pub(crate) async fn keep(self: Arc<Self>, entry: Arc<Entry>) {
+        self.wait_for_predecessors(&entry).await;
         loop {
-            // Returns each time the container ends. By then the engine has decided whether to
-            // restart it.
-            match engine
-                .wait(Scope::System, name, WaitCondition::NotRunning)
-                .await
-            {
-                Ok(ended) => drop(ended.await),
-                Err(error) => return error.to_string(),
-            }
-            match engine.inspect(Scope::System, name) {
-                Ok(snapshot) if snapshot.state.status.counts_as_running() => {}
-                Ok(snapshot) if snapshot.state.error.is_empty() => {
-                    return format!("ended with exit code {}", snapshot.state.exit_code);
+            let attempt = self.attempt(&entry).await;
+            match &attempt {
+                Attempt::NotStarted { error } => {
+                    tracing::warn!(service = entry.name, error, "service not started");
                 }
-                Ok(snapshot) => return snapshot.state.error.clone(),
-                Err(error) => return error.to_string(),
+                Attempt::Ended { code, .. } => {
+                    tracing::warn!(service = entry.name, code, "service ended");
+                }
+            }
+            let pause = entry.attempted(&attempt);
+            // Nobody waits any longer for a first start.
+            entry.up.send_if_modified(|up| {
+                let was = std::mem::replace(up, Up::No);
+                was != Up::No
+            });
+            let Some(pause) = pause else { return };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn wait_for_predecessors(&self, entry: &Entry) {
+        let config = &entry.definition.config;
+        for other in config.predecessors() {
+            let required = config.requires.contains(other);
+            // The other one may be replaced meanwhile by one with another definition.
+            while let Some(found) = self.entry(other) {
+                if !found.can_run() && !required {
+                    break;
+                }
+                let mut up = found.up.subscribe();
+                drop(found);
+                entry.waits_for(other);
+                let accept = |up: &Up| match required {
+                    true => *up == Up::Yes,
+                    false => *up != Up::Undecided,
+                };
+                if up.wait_for(accept).await.is_ok() {
+                    break;
+                }
             }
         }
     }
 
-    /// Keeps a running container that was made from the same files. Otherwise makes a new one.
-    async fn ensure(&self, name: &str, found: &Found) -> Result<(), StartError> {
+    /// Lets the service run once, until it ends.
+    async fn attempt(&self, entry: &Entry) -> Attempt {
+        if let Err(error) = self.ensure(entry).await {
+            return Attempt::NotStarted {
+                error: error.to_string(),
+            };
+        }
+        entry.runs();
+        let since = Instant::now();
+        let ended = self.until_ended(&entry.name, since);
+        tokio::pin!(ended);
+        tokio::select! {
+            attempt = &mut ended => return attempt,
+            () = self.until_healthy(entry) => {}
+        }
+        entry.up.send_replace(Up::Yes);
+        let reload = &entry.definition.config.reload;
+        let watches = reload.watch.iter().map(|path| self.reload_at(entry, path));
+        tokio::select! {
+            attempt = ended => attempt,
+            // These go on for ever.
+            _ = futures::future::join_all(watches), if !reload.watch.is_empty() => {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Executes the service's command for it whenever something in a directory changes.
+    async fn reload_at(&self, entry: &Entry, path: &str) {
+        let (name, command) = (&entry.name, &entry.definition.config.reload.command);
+        let failed = |error: EngineError| {
+            tracing::warn!(service = name, path, %error, "service is not told of changes");
+        };
+        let watch = match DirectoryWatch::new(Path::new(path)) {
+            Ok(watch) => watch,
+            Err(error) => return failed(error),
+        };
         let engine = &self.options.engine;
+        while let Ok(()) = watch.changed().await {
+            let request = ExecRequest {
+                args: command.clone(),
+                ..ExecRequest::default()
+            };
+            let told = match engine.exec_create(Scope::System, name, request) {
+                Ok(id) => engine.exec_start(Scope::System, &id, true, None).await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(_) => tracing::info!(service = name, path, "service was told of a change"),
+                Err(error) => failed(error),
+            }
+        }
+    }
+
+    async fn until_ended(&self, name: &str, since: Instant) -> Attempt {
+        let engine = &self.options.engine;
+        let wait = engine.wait(Scope::System, name, WaitCondition::NotRunning);
+        if let Ok(ended) = wait.await {
+            drop(ended.await);
+        }
+        let Ok(snapshot) = engine.inspect(Scope::System, name) else {
+            return Attempt::Ended {
+                code: None,
+                ran: since.elapsed(),
+            };
+        };
+        let state = &snapshot.state;
+        // It may have run before this process.
+        let ran = match (state.started_at, state.finished_at) {
+            (Some(start), Some(end)) => Duration::try_from(end.duration_since(start)).ok(),
+            _ => None,
+        };
+        Attempt::Ended {
+            code: Some(state.exit_code),
+            ran: ran.unwrap_or_else(|| since.elapsed()),
+        }
+    }
+
+    /// Returns when the service is healthy; at once if that is not checked.
+    async fn until_healthy(&self, entry: &Entry) {
+        if entry.definition.config.health.command.is_empty() {
+            return;
+        }
+        let engine = &self.options.engine;
+        // Before the first look, so that no change is missed.
+        let mut events = engine.subscribe();
+        loop {
+            if let Ok(snapshot) = engine.inspect(Scope::System, &entry.name)
+                && let Some(health) = &snapshot.health
+                && health.status == HealthStatus::Healthy
+            {
+                return;
+            }
+            if let Err(RecvError::Closed) = events.recv().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Keeps a running container that was made from the same definition and image, and starts one that
+    /// rests. Otherwise makes a new one.
+    async fn ensure(&self, entry: &Entry) -> Result<(), StartError> {
+        let engine = &self.options.engine;
+        let (name, definition) = (entry.name.as_str(), &entry.definition);
+        let image = image::find(name, definition, &self.options.layers, &self.options.images);
+        let image = image.await?;
+        let fingerprint = fingerprint(definition, image.fingerprint);
         if let Ok(existing) = engine.inspect(Scope::System, name) {
-            let same = existing.spec.labels.get(FINGERPRINT) == Some(&found.fingerprint);
+            let same = existing.spec.labels.get(FINGERPRINT) == Some(&fingerprint);
             if same && existing.state.status.counts_as_running() {
                 return Ok(());
+            }
+            // Its log goes on.
+            if same && engine.start(Scope::System, name).await.is_ok() {
+                return Ok(());
+            }
+            if existing.state.status.has_process() {
+                engine.stop(Scope::System, name, None, None).await?;
             }
             engine
                 .remove(Scope::System, &existing.id, true, true)
                 .await?;
         }
         let state = self.options.state.join(name);
-        make_state(found, &state)?;
-        let paths = ServicePaths {
-            rootfs: &found.rootfs,
+        make_directories(definition, &state)?;
+        let ground = Ground {
+            image: &image,
             state: &state,
             engine: engine.root(),
+            apparmor: engine.facts().apparmor != AppArmorState::Off,
+            fingerprint: &fingerprint,
         };
         let exists = |path: &str| fs::symlink_metadata(path).is_ok();
-        let spec = container(&found.spec, paths, &found.fingerprint, exists)?;
+        let spec = container(name, definition, ground, exists)?;
         let request = CreateRequest::new(spec);
         engine
             .create(Scope::System, Some(name.to_owned()), request)
@@ -304,77 +226,43 @@ impl Inner {
     }
 }
 
-/// Why a service's container was not started.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("mkdir {path}: {source}")]
-    Mkdir { path: String, source: io::Error },
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+/// Changes with everything from which a container is made.
+fn fingerprint(definition: &Definition, image: u64) -> String {
+    let mut hasher = DefaultHasher::new();
+    let config = serde_json::to_string(&definition.config).unwrap_or_default();
+    (MAKING, config, image).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
-/// Makes those parts of the service's own directory that it mounts.
-fn make_state(found: &Found, state: &Path) -> Result<(), StartError> {
-    for mount in &found.spec.mounts {
-        if mount.source.starts_with("{state}") {
-            let path = source(mount, state);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|source| StartError::Mkdir { path, source })?;
+/// Makes what the service mounts and what it is allowed to make: parts of its own directory, and
+/// directories with `create`.
+fn make_directories(definition: &Definition, state: &Path) -> Result<(), StartError> {
+    let owner = definition.config.user.as_deref().and_then(number_of);
+    for mount in &definition.config.mounts {
+        let mode = match mount.source.starts_with("{state}") {
+            true => 0o700,
+            false if mount.create => 0o755,
+            false => continue,
+        };
+        let path = source(mount, state);
+        if fs::symlink_metadata(&path).is_ok() {
+            continue;
         }
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .and_then(|()| match owner {
+                Some((user, group)) => lchown(&path, Some(user), Some(group)),
+                None => Ok(()),
+            });
+        made.map_err(|source| StartError::Mkdir { path, source })?;
     }
     Ok(())
 }
 
-/// The status of a service: what the supervisor knows and what the engine knows.
-fn status(
-    name: &str,
-    description: &str,
-    progress: &Progress,
-    container: Option<&Snapshot>,
-) -> ServiceStatus {
-    let mut status = ServiceStatus {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        state: progress.state,
-        pid: None,
-        restarts: 0,
-        since: progress.since.clone(),
-        exit_code: None,
-        error: progress.error.clone(),
-    };
-    let Some(container) = container else {
-        return status;
-    };
-    let state = &container.state;
-    status.restarts = state.restart_count;
-    status.exit_code = state
-        .finished_at
-        .filter(|_| !state.status.has_process())
-        .map(|_| state.exit_code);
-    if progress.state != ServiceState::Failed {
-        status.state = match state.status {
-            Status::Running | Status::Paused => ServiceState::Running,
-            Status::Restarting => ServiceState::Waiting,
-            Status::Created => ServiceState::Starting,
-            Status::Exited | Status::Removing | Status::Dead => ServiceState::Stopped,
-        };
-        if !state.error.is_empty() {
-            status.error = Some(state.error.clone());
-        }
-    }
-    if state.status.has_process() {
-        status.pid = Some(state.pid);
-    }
-    let since = if state.status.has_process() {
-        state.started_at
-    } else {
-        state.finished_at
-    };
-    if let Some(since) = since.filter(|_| progress.state != ServiceState::Failed) {
-        status.since = since.to_string();
-    }
-    status
+/// `900:900` or `900`.
+fn number_of(user: &str) -> Option<(u32, u32)> {
+    let (user, group) = user.split_once(':').unwrap_or((user, user));
+    Some((user.parse().ok()?, group.parse().ok()?))
 }

@@ -6,11 +6,13 @@ use crate::init::PowerAction;
 use crate::provision::ProvisionState;
 
 mod config;
+mod time;
 
 pub use config::{
     ConfigApplied, ConfigApply, ConfigChange, ConfigConfirmed, ConfigDiff, ConfigOrigin,
     ConfigProblem, ConfigProposal, ConfigTakenBack, ConfigValidated, ConfigView, ConfigWaiting,
 };
+pub use time::{TimeServer, TimeStatus};
 
 /// The answer to `GET /host/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -73,7 +73,7 @@ pub struct ServiceStatus {
     pub error: Option<String>,
 }
 
-/// Lines of a service's output, at `GET /host/v1/services/{name}/logs`.
+/// Lines of a service's output, at `GET /host/v1/services/{service}/logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceLogLine {
     /// When it was written: RFC 3339.

@@ -122,7 +122,7 @@ async fn following_sees_everything_and_ends_with_the_container() {
     writer.append(Stream::Stdout, b"before\n", 1).unwrap();
     let (end, ended) = oneshot::channel();
     let (sender, mut records) = mpsc::channel(4);
-    let watch = Watch::new(directory.path()).unwrap();
+    let watch = DirectoryWatch::new(directory.path()).unwrap();
     let query = LogQuery {
         follow: true,
         ..both()
@@ -165,7 +165,7 @@ async fn a_follower_whose_client_left_ends() {
     let (directory, path, _writer) = log();
     let (_end, ended) = oneshot::channel();
     let (sender, records) = mpsc::channel(4);
-    let watch = Watch::new(directory.path()).unwrap();
+    let watch = DirectoryWatch::new(directory.path()).unwrap();
     let query = LogQuery {
         follow: true,
         ..both()
