@@ -93,10 +93,29 @@ impl Client {
         method: Method,
         path: &str,
         body: &B,
-        mut take: impl FnMut(T),
+        take: impl FnMut(T),
     ) -> Result<(), CtlError> {
         let body = serde_json::to_vec(body).map_err(CtlError::Answer)?;
-        let mut answer = self.begin(method, path, body.into()).await?.into_body();
+        self.each_line(method, path, body.into(), take).await
+    }
+
+    /// Passes each line of the answer to a `GET` to `take` as it arrives.
+    pub(crate) async fn get_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), CtlError> {
+        self.each_line(Method::GET, path, Bytes::new(), take).await
+    }
+
+    async fn each_line<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        mut take: impl FnMut(T),
+    ) -> Result<(), CtlError> {
+        let mut answer = self.begin(method, path, body).await?.into_body();
         let mut kept = Vec::new();
         while let Some(frame) = answer.frame().await {
             let frame = frame.map_err(|e| self.unreachable(&e))?;

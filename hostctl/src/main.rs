@@ -2,7 +2,7 @@
 //!
 //! - `options`: the command line.
 //! - `client`: requests to the host API, over its socket or mutual TLS.
-//! - `certificate`, `config`, `verify`: the commands with work of their own.
+//! - `certificate`, `config`, `service`, `verify`: the commands with work of their own.
 //! - `table`, `picture`, `error`: output, and errors with their exit codes.
 
 mod certificate;
@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod options;
 mod picture;
+mod service;
 mod table;
 mod verify;
 
@@ -19,16 +20,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use http::Method;
-use keelson_model::host_api::{HostStatus, PowerRequest, ProvisionReport};
+use keelson_model::host_api::{
+    ConfigApplied, ConfigApply, HostStatus, PowerRequest, ProvisionReport, TimeStatus,
+};
 use keelson_model::init::{InitStatus, PowerAction};
-use keelson_model::service::ServiceStatus;
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::options::{
     Command, Format, IdentityCommand, ImageCommand, Options, PowerCommand, ProvisionCommand,
-    ServiceCommand, StopArgs,
+    StopArgs,
 };
 
 fn main() -> ExitCode {
@@ -57,10 +59,7 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<String, CtlError> {
     let client = Client::new(&options.host, options.cert_path.as_deref())?;
     match &options.command {
-        Command::Service(ServiceCommand::List) => {
-            let services: Vec<ServiceStatus> = client.get("/host/v1/services").await?;
-            render(options.format, &services, || table::services(&services))
-        }
+        Command::Service(command) => service::run(&client, options.format, command).await,
         Command::Status => {
             let status: HostStatus = client.get("/host/v1/status").await?;
             render(options.format, &status, || table::status(&status))
@@ -76,6 +75,11 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             let status: ProvisionReport = client.get("/host/v1/provision").await?;
             render(options.format, &status, || table::provisioning(&status))
         }
+        Command::Time => {
+            let time: TimeStatus = client.get("/host/v1/time").await?;
+            render(options.format, &time, || table::time(&time))
+        }
+        Command::Hostname { name } => hostname(&client, options.format, name.as_deref()).await,
         Command::Poweroff(stop) => power(&client, options, PowerAction::Poweroff, stop).await,
         Command::Reboot(args) => power(&client, options, args.action(), &args.stop).await,
         Command::Halt(stop) => power(&client, options, PowerAction::Halt, stop).await,
@@ -116,6 +120,23 @@ fn draw(file: &Path, status: &InitStatus) -> Result<String, CtlError> {
         source,
     })?;
     Ok(String::new())
+}
+
+/// Shows the machine's name, or changes it by a drop-in of the configuration.
+async fn hostname(client: &Client, format: Format, name: Option<&str>) -> Result<String, CtlError> {
+    if let Some(name) = name {
+        let request = ConfigApply {
+            // Written as JSON writes it, which TOML reads.
+            text: format!("hostname = {}\n", serde_json::json!(name)),
+            drop_in: Some("90-hostname".to_owned()),
+            confirm_within: Some(0),
+            restart: false,
+        };
+        let path = "/host/v1/config/apply";
+        let _: ConfigApplied = client.send(Method::POST, path, &request).await?;
+    }
+    let status: HostStatus = client.get("/host/v1/status").await?;
+    render(format, &status.hostname, || status.hostname.clone() + "\n")
 }
 
 async fn power(

@@ -1,10 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keelson_model::host_api::Role;
 use keelson_model::init::PowerAction;
+
+use crate::service::parse_age;
 
 /// Manages a Keelson machine, the one it runs on or another.
 #[derive(Debug, Parser)]
@@ -119,6 +122,14 @@ pub(crate) enum Command {
     /// What the platform (a cloud, a seed disk) told the machine.
     #[command(subcommand)]
     Provision(ProvisionCommand),
+    /// The machine's clock, and the time servers.
+    Time,
+    /// Show the machine's name, or give it another one.
+    Hostname {
+        /// The new name: letters, digits and hyphens.
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Stop everything in order and switch the machine off.
     Poweroff(StopArgs),
     /// Stop everything in order and restart the machine.
@@ -211,6 +222,64 @@ pub(crate) enum ServiceCommand {
     /// List them.
     #[command(alias = "ls")]
     List,
+    /// Show everything that is known of one.
+    Status(ServiceArgs),
+    /// Start one that rests, or at once one that waits for its next attempt.
+    Start(ServiceArgs),
+    /// Stop one until it is started again, or until the next boot.
+    Stop(ServiceArgs),
+    /// Stop one and start it again.
+    Restart(ServiceArgs),
+    /// Show what one has written.
+    Logs(ServiceLogsArgs),
+    /// Switch one on, for later boots, too.
+    Enable(ServiceArgs),
+    /// Stop one and switch it off, for later boots, too.
+    Disable(ServiceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service.
+    #[arg(value_name = "NAME", value_parser = parse_service)]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceLogsArgs {
+    /// The service.
+    #[arg(value_name = "NAME", value_parser = parse_service)]
+    pub(crate) name: String,
+
+    /// Go on with what it writes from now on, until it ends.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// Only this many of the last lines.
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub(crate) tail: Option<u64>,
+
+    /// Only what is not older than this: 90s, 10m, 2h, 3d.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) since: Option<Duration>,
+
+    /// Show when each line was written.
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
+}
+
+/// The text can't be the name of a service.
+#[derive(Debug, thiserror::Error)]
+#[error("a service's name has small letters, digits and hyphens only")]
+struct NoServiceName;
+
+/// Nothing else may come into a path of the API.
+fn parse_service(name: &str) -> Result<String, NoServiceName> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match !name.is_empty() && name.bytes().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err(NoServiceName),
+    }
 }
 
 #[derive(Debug, Subcommand)]

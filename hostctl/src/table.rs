@@ -1,6 +1,6 @@
 //! Results for people.
 
-use keelson_model::host_api::{ClientCertificate, HostStatus, ProvisionReport, Role};
+use keelson_model::host_api::{ClientCertificate, HostStatus, ProvisionReport, Role, TimeStatus};
 use keelson_model::init::InitStatus;
 use keelson_model::service::ServiceStatus;
 
@@ -56,6 +56,64 @@ pub(crate) fn services(services: &[ServiceStatus]) -> String {
         &["NAME", "STATE", "PID", "RESTARTS", "SINCE", "DESCRIPTION"],
         &rows,
     )
+}
+
+pub(crate) fn service(service: &ServiceStatus) -> String {
+    let rows = [
+        ("name", service.name.clone()),
+        ("description", service.description.clone()),
+        ("state", service.state.to_string()),
+        (
+            "enabled",
+            if service.enabled { "yes" } else { "no" }.to_owned(),
+        ),
+        ("image", service.image.clone()),
+        ("health", or_dash(service.health.as_ref())),
+        ("pid", or_dash(service.pid)),
+        ("since", service.since.clone()),
+        ("restarts", service.restarts.to_string()),
+        ("last exit code", or_dash(service.exit_code)),
+        ("error", or_dash(service.error.as_ref())),
+    ];
+    rows.iter()
+        .map(|(name, value)| format!("{:16}{value}\n", format!("{name}:")))
+        .collect()
+}
+
+pub(crate) fn time(time: &TimeStatus) -> String {
+    let rows = [
+        ("now", time.now.clone()),
+        (
+            "synchronized",
+            if time.synchronized { "yes" } else { "no" }.to_owned(),
+        ),
+        ("server", or_dash(time.server.as_ref())),
+        ("stratum", or_dash(time.stratum)),
+        ("offset", format!("{:+.6} s", time.offset)),
+        ("frequency", format!("{:+.3} ppm", time.frequency)),
+    ];
+    let head: String = rows
+        .iter()
+        .map(|(name, value)| format!("{:16}{value}\n", format!("{name}:")))
+        .collect();
+    let servers: Vec<Vec<String>> = time
+        .servers
+        .iter()
+        .map(|server| {
+            vec![
+                server.name.clone(),
+                server.state.clone(),
+                server.stratum.to_string(),
+                if server.reachable { "yes" } else { "no" }.to_owned(),
+                format!("{:+.6}", server.offset),
+            ]
+        })
+        .collect();
+    head + "\n"
+        + &table(
+            &["SERVER", "STATE", "STRATUM", "REACHABLE", "OFFSET"],
+            &servers,
+        )
 }
 
 pub(crate) fn certificates(certificates: &[ClientCertificate]) -> String {

@@ -1,4 +1,4 @@
-//! The handlers: status, boot, provisioning, services, power, identity and certificates.
+//! The handlers: status, boot, provisioning, power, identity and certificates.
 
 use std::sync::Arc;
 
@@ -18,13 +18,6 @@ use crate::pki_error::PkiError;
 use crate::state::{Answer, HostApi, read_json};
 use crate::wire;
 use crate::wire_provision::ProvisionReport;
-
-/// `GET /host/v1/services`.
-pub(crate) async fn services(api: &HostApi, _: Request<Incoming>) -> Answer {
-    let services = (api.sources.services)();
-    let services: Vec<wire::Service> = services.into_iter().map(Into::into).collect();
-    Ok(reply::json(StatusCode::OK, &services))
-}
 
 /// `GET /host/v1/status`.
 pub(crate) async fn status(api: &HostApi, _: Request<Incoming>) -> Answer {

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hostd_host_services::Services;
 use keelson_config::change::{self, TakenBack, ValueChange};
 use keelson_config::schema::{self, Effect};
 use keelson_config::{ChangeError, LoadedConfig, Sources};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tokio::sync::{Mutex, Notify};
 
+use crate::definitions::definitions;
 use crate::init::{AskError, ask};
 
 /// How long an answer may take to reach the client before hostd restarts.
@@ -49,6 +51,7 @@ pub struct Configuration {
     one_at_a_time: Arc<Mutex<()>>,
     /// A change may wait now, or none may wait any more.
     changed: Arc<Notify>,
+    services: Services,
 }
 
 impl Configuration {
@@ -59,6 +62,7 @@ impl Configuration {
         init_socket: PathBuf,
         restart: Option<Arc<Notify>>,
         warnings: Arc<RwLock<Vec<String>>>,
+        services: Services,
     ) -> Self {
         Self {
             sources,
@@ -68,6 +72,7 @@ impl Configuration {
             warnings,
             one_at_a_time: Arc::default(),
             changed: Arc::default(),
+            services,
         }
     }
 
@@ -152,6 +157,9 @@ impl Configuration {
             && let Err(why) = self.tell_netcfg().await
         {
             notes.push(format!("netcfg does not know of the change yet: {why}"));
+        }
+        if now(&["services"]) {
+            self.services.apply(definitions(loaded)).await;
         }
         for note in &notes {
             tracing::warn!("{note}");

@@ -5,11 +5,12 @@
 //! - [`caller`]: the caller and the role of a client certificate.
 //! - `dispatch`: finds the route, checks the role, calls the handler.
 //! - [`routes`]: the table of routes, and the handler of `openapi.json`.
-//! - `api`, `config`, `verify`: the other handlers.
+//! - `api`, `config`, `services`, `time`, `verify`: the other handlers.
 //! - `state`: the data for the handlers.
 //! - `init`: questions to PID 1.
 //! - [`configuration`]: changes of the host configuration, one at a time.
-//! - `wire`, `wire_config`: the JSON documents.
+//! - [`definitions`]: services as the configuration describes them.
+//! - `wire`, `wire_config`, `wire_time`: the JSON documents.
 //! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
 //!
 //! The machine's keys:
@@ -27,6 +28,7 @@ pub mod caller;
 pub mod clients;
 mod config;
 pub mod configuration;
+pub mod definitions;
 mod dispatch;
 mod init;
 pub mod openapi;
@@ -34,12 +36,15 @@ pub mod pki;
 mod pki_error;
 pub mod provision;
 pub mod routes;
+mod services;
 mod state;
+mod time;
 mod verifier;
 mod verify;
 mod wire;
 mod wire_config;
 mod wire_provision;
+mod wire_time;
 
 pub use dispatch::RoutedHostRequest;
 pub use pki_error::PkiError;

@@ -9,9 +9,11 @@ use keelson_http::route::{ApiRoute, Takes};
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa::openapi::extensions::Extensions;
-use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathsBuilder};
+use utoipa::openapi::path::{
+    HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathsBuilder,
+};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, Ref, Schema};
+use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, Ref, Schema, Type};
 use utoipa::openapi::{
     Content, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, RefOr, Required, Response,
     ResponseBuilder,
@@ -79,6 +81,15 @@ pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
             .summary(Some(route.summary))
             .extensions(Some(access(route.access)))
             .response(docs.status.to_string(), success.build());
+        if let Some(name) = placeholder(route.path) {
+            operation = operation.parameter(
+                ParameterBuilder::new()
+                    .name(name)
+                    .parameter_in(ParameterIn::Path)
+                    .required(Required::True)
+                    .schema(Some(ObjectBuilder::new().schema_type(Type::String))),
+            );
+        }
         if let Some(takes) = docs.takes {
             let body = RequestBodyBuilder::new()
                 .content(JSON, Content::new(Some(takes(&mut named))))
@@ -108,6 +119,12 @@ pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
             ComponentsBuilder::new().schemas_from_iter(named).build(),
         ))
         .build()
+}
+
+/// The name in a path's braces.
+fn placeholder(path: &str) -> Option<&str> {
+    let (_, rest) = path.split_once('{')?;
+    Some(rest.split_once('}')?.0)
 }
 
 fn add(paths: PathsBuilder, method: &str, path: &str, operation: Operation) -> PathsBuilder {

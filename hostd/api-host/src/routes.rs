@@ -9,7 +9,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
 use crate::state::{Answer, Handler, HostApi};
-use crate::{api, config, verify, wire, wire_config, wire_provision};
+use crate::{api, config, services, time, verify, wire, wire_config, wire_provision, wire_time};
 
 macro_rules! handler {
     ($function:path) => {
@@ -69,9 +69,106 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
             "What the platform told this machine, what was applied, and what was left out.",
             answers("provision", one::<wire_provision::ProvisionReport>),
         ),
-        route("GET", "/host/v1/services", Reader, handler!(api::services)).described(
+        route("GET", "/host/v1/services", Reader, handler!(services::list)).described(
             "The machine's own services.",
             answers("services", list::<wire::Service>),
+        ),
+        route(
+            "GET",
+            "/host/v1/services/{service}/logs",
+            Reader,
+            handler!(services::logs),
+        )
+        .described(
+            "The output of a service; each line of the answer is a document. Parameters: follow, tail, \
+             since.",
+            Described {
+                media: LINES,
+                failures: &[400, 404],
+                ..answers("serviceLogs", one::<wire::ServiceLogLine>)
+            },
+        ),
+        route(
+            "GET",
+            "/host/v1/services/{service}",
+            Reader,
+            handler!(services::one),
+        )
+        .described(
+            "One service.",
+            Described {
+                failures: &[404],
+                ..answers("service", one::<wire::Service>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/services/{service}/start",
+            Admin,
+            handler!(services::start),
+        )
+        .described(
+            "Start a service that rests, or at once one that waits for its next attempt.",
+            Described {
+                failures: &[404, 409],
+                ..answers("startService", one::<wire::Service>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/services/{service}/stop",
+            Admin,
+            handler!(services::stop),
+        )
+        .described(
+            "Stop a service until it is started again, or until the next boot.",
+            Described {
+                failures: &[404, 409],
+                ..answers("stopService", one::<wire::Service>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/services/{service}/restart",
+            Admin,
+            handler!(services::restart),
+        )
+        .described(
+            "Stop a service and start it again.",
+            Described {
+                failures: &[404, 409],
+                ..answers("restartService", one::<wire::Service>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/services/{service}/enable",
+            Admin,
+            handler!(services::enable),
+        )
+        .described(
+            "Switch a service on, for later boots, too.",
+            Described {
+                failures: &[404, 409],
+                ..answers("enableService", one::<wire::Service>)
+            },
+        ),
+        route(
+            "POST",
+            "/host/v1/services/{service}/disable",
+            Admin,
+            handler!(services::disable),
+        )
+        .described(
+            "Stop a service and switch it off, for later boots, too.",
+            Described {
+                failures: &[404, 409],
+                ..answers("disableService", one::<wire::Service>)
+            },
+        ),
+        route("GET", "/host/v1/time", Reader, handler!(time::status)).described(
+            "The machine's clock, and the time servers.",
+            answers("time", one::<wire_time::Time>),
         ),
         route("POST", "/host/v1/power", Admin, handler!(api::power))
             .takes(Takes::Document)

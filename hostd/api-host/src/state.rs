@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use futures::future::BoxFuture;
+use hostd_host_services::Services;
 use hostd_images::ImageStore;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use keelson_http::Failure;
 use keelson_http::reply::{self, Body};
 use keelson_model::error::ErrorKind;
-use keelson_model::service::ServiceStatus;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
@@ -22,6 +22,8 @@ const MAX_DOCUMENT: usize = 256 << 10;
 /// How many checks of images may run at once. Each keeps the disk and the processors busy, and a
 /// slow client makes it last longer.
 pub(crate) const CHECKS: usize = 2;
+/// How many clients may read logs of services at once.
+pub(crate) const LOG_READERS: usize = 64;
 
 /// A function that answers a route.
 pub type Handler = for<'a> fn(&'a HostApi, Request<Incoming>) -> BoxFuture<'a, Answer>;
@@ -35,8 +37,8 @@ pub struct HostSources {
     pub version: &'static str,
     /// Problems with the machine or its configuration, one sentence each.
     pub warnings: Arc<RwLock<Vec<String>>>,
-    /// Returns the state of all system services.
-    pub services: Arc<dyn Fn() -> Vec<ServiceStatus> + Send + Sync>,
+    /// The machine's services.
+    pub services: Services,
     /// The image store.
     pub images: ImageStore,
     /// The machine's keys. `None`: hostd does not listen on TCP.
@@ -57,6 +59,8 @@ pub struct HostApi {
     pub(crate) sources: Arc<HostSources>,
     /// Permits for the checks of images that run now.
     pub(crate) checks: Arc<Semaphore>,
+    /// Permits for clients that read logs of services.
+    pub(crate) log_readers: Arc<Semaphore>,
 }
 
 impl HostApi {
@@ -65,6 +69,7 @@ impl HostApi {
         Self {
             sources: Arc::new(sources),
             checks: Arc::new(Semaphore::new(CHECKS)),
+            log_readers: Arc::new(Semaphore::new(LOG_READERS)),
         }
     }
 

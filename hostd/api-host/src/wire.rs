@@ -180,15 +180,22 @@ impl From<init::InitStatus> for Boot {
 /// One of the machine's own services.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Service {
-    /// Directory name.
+    /// Its name in the configuration.
     name: String,
     /// One line for people.
     description: String,
-    /// `running`, `starting`, `waiting` (for its restart), `stopped` or `failed`.
+    /// `running`, `starting`, `waiting` (for its restart), `failing` (ends again and again, or can't be
+    /// started now), `stopped`, `failed` (can't be started as it is configured) or `disabled`.
     state: String,
+    /// Whether the configuration switches it on.
+    enabled: bool,
+    /// The image as the configuration names it, or the layers of the OS.
+    image: String,
+    /// `starting`, `healthy` or `unhealthy`, if its health is checked and it runs.
+    health: Option<String>,
     /// Identifier of its first process, while it runs.
     pid: Option<i32>,
-    /// How often it was restarted after it ended by itself.
+    /// How often it was started again after it ended by itself or did not start.
     restarts: u32,
     /// When it entered this state (RFC 3339).
     since: String,
@@ -204,6 +211,9 @@ impl From<service::ServiceStatus> for Service {
             name,
             description,
             state,
+            enabled,
+            image,
+            health,
             pid,
             restarts,
             since,
@@ -214,6 +224,9 @@ impl From<service::ServiceStatus> for Service {
             name,
             description,
             state: state.to_string(),
+            enabled,
+            image,
+            health,
             pid,
             restarts,
             since,
@@ -221,6 +234,27 @@ impl From<service::ServiceStatus> for Service {
             error,
         }
     }
+}
+
+/// A stream of a service's output.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line of a service's output, or a piece of a long one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ServiceLogLine {
+    /// When it was written (RFC 3339).
+    pub(crate) time: String,
+    /// Where it was written.
+    pub(crate) stream: LogStream,
+    /// The text, without the end of the line.
+    pub(crate) text: String,
 }
 
 /// What follows an orderly stop.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use hostd_api_docker::{Api, Facts};
 use hostd_api_host::addresses::hostname;
 use hostd_api_host::configuration::Configuration;
+use hostd_api_host::definitions::definitions;
 use hostd_api_host::pki::Pki;
 use hostd_api_host::provision::{self, ProvisionPaths};
 use hostd_api_host::{HostApi, HostSources};
@@ -41,6 +42,10 @@ use crate::tls::Tls;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where local clients look for a Docker daemon.
 const DEFAULT_SOCKET: &str = "/run/docker.sock";
+
+/// The same in a directory of its own, which services mount: a mounted socket would be another one
+/// when hostd has restarted.
+const MOUNTED_SOCKET: &str = "/run/keelson/api/docker.sock";
 
 /// When the start is over. Then the memory of the code that only the start needed is released.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -105,12 +110,14 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     .with_context(|| format!("can't open the engine in {}", root.display()))?;
 
     // In the background: a broken service must not keep the API from answering.
-    let services = Services::open(ServicesOptions {
-        directory: options.services.clone(),
+    let services = ServicesOptions {
+        layers: options.service_layers.clone(),
         state: root.join("services"),
+        run: run.join("services"),
         engine: engine.clone(),
-    })
-    .await;
+        images: images.clone(),
+    };
+    let services = Services::open(services, definitions(&loaded)).await;
 
     let plan = ListenPlan::new(&options, &loaded, &root);
     let tls = open_tls(&plan, options.era(), &warnings)?;
@@ -136,15 +143,13 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         keelson_model::init::CONTROL_SOCKET.into(),
         is_supervised().then(|| restart.clone()),
         warnings.clone(),
+        services.clone(),
     ));
     let host = HostSources {
         version: VERSION,
         warnings,
         configuration: configuration.clone(),
-        services: Arc::new({
-            let services = services.clone();
-            move || services.status()
-        }),
+        services: services.clone(),
         images: images.clone(),
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
@@ -340,7 +345,8 @@ impl ListenPlan {
                 lenient: false,
             };
         }
-        let mut listen = vec![Listen::Unix(DEFAULT_SOCKET.into())];
+        let sockets = [DEFAULT_SOCKET, MOUNTED_SOCKET];
+        let mut listen: Vec<Listen> = sockets.map(|path| Listen::Unix(path.into())).into();
         listen.extend(loaded.config.api.listen.iter().copied().map(Listen::Tcp));
         Self {
             listen,

@@ -45,9 +45,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     pub(crate) tls: Option<PathBuf>,
 
-    /// Directory of the system services.
-    #[arg(long, value_name = "DIR", default_value = "/usr/lib/keelson/services")]
-    pub(crate) services: PathBuf,
+    /// Directory of the layers of which the images of the machine's services are made.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/keelson/images")]
+    pub(crate) service_layers: PathBuf,
 
     /// Root of the host configuration's layers (etc/keelson/host.toml and others below it).
     #[arg(long, value_name = "DIR", default_value = "/")]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use super::common::is_root;
+use super::common::{PATIENCE, is_root};
 use super::{Tls, tls_host};
 
 /// A document against a schema: the subset of JSON Schema that the description uses. A keyword that
@@ -104,6 +105,9 @@ fn is(kind: &Value, value: &Value) -> bool {
     }
 }
 
+/// A service that the test adds.
+const SERVICE: &str = "judged";
+
 /// A host whose every answer is compared with the description.
 struct Judged {
     tls: Tls,
@@ -122,6 +126,9 @@ impl Judged {
             "{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
         let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        // The description knows neither names nor parameters.
+        let template = path.replace(&format!("/{SERVICE}"), "/{service}");
+        let path = template.split('?').next().unwrap_or_default();
         let operation = &self.description["paths"][path][method.to_lowercase()];
         let described = &operation["responses"][status.to_string()];
         assert!(
@@ -144,7 +151,11 @@ impl Judged {
             "application/x-ndjson" => answer.lines().collect(),
             _ => vec![&answer],
         };
-        assert!(!documents.is_empty(), "{method} {path}");
+        // A log may be empty yet.
+        assert!(
+            !documents.is_empty() || path.ends_with("/logs"),
+            "{method} {path}"
+        );
         let validator = Validator {
             schemas: &self.description["components"]["schemas"],
         };
@@ -245,6 +256,10 @@ fn the_host_api_answers_as_its_description_says() {
         assert_eq!(again.0, expected, "{what}: {}", again.1);
     }
 
+    services_answer_as_described(&mut host);
+    // There is no time service here.
+    assert_eq!(host.ask("GET", "/host/v1/time", None).0, 503);
+
     let verify = "/host/v1/images/verify";
     let (status, lines) = host.ask("POST", verify, Some(json!({"images": ["busybox"]})));
     assert_eq!(status, 200);
@@ -260,13 +275,57 @@ fn the_host_api_answers_as_its_description_says() {
         for (method, operation) in item.as_object().unwrap() {
             for status in operation["responses"].as_object().unwrap().keys() {
                 let name = format!("{} {path} {status}", method.to_uppercase());
-                let needs_init = ["/host/v1/power", "/host/v1/boot", "/host/v1/identity/reset"]
-                    .contains(&path.as_str());
-                let judged = host.seen.contains(&name) || !status.starts_with('2') || needs_init;
+                let needs_machine = [
+                    "/host/v1/power",
+                    "/host/v1/boot",
+                    "/host/v1/identity/reset",
+                    "/host/v1/time",
+                ]
+                .contains(&path.as_str());
+                let judged = host.seen.contains(&name) || !status.starts_with('2') || needs_machine;
                 assert!(judged, "{name} was not tried: {:#?}", host.seen);
             }
         }
     }
+}
+
+/// A service of an image that the store has, which a change of the configuration adds.
+fn services_answer_as_described(host: &mut Judged) {
+    let one = format!("/host/v1/services/{SERVICE}");
+    let word = |word: &str| format!("{one}/{word}");
+    assert_eq!(host.ask("GET", &one, None).0, 404);
+    for what in ["start", "stop", "restart", "enable", "disable"] {
+        assert_eq!(host.ask("POST", &word(what), None).0, 404, "{what}");
+    }
+    let text = format!(
+        "[services.{SERVICE}]\nimage = 'busybox'\ncommand = ['sh', '-c', 'trap exit TERM; echo hello; while :; do sleep 0.02; done']\n"
+    );
+    let text = json!({"text": text, "drop_in": "50-judged"});
+    assert_eq!(host.ask("POST", "/host/v1/config/apply", Some(text)).0, 200);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (status, lines) = host.ask("GET", &word("logs"), None);
+        if status == 200 && lines.contains("hello") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status} {lines}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, wrong) = host.ask("GET", &word("logs?tail=x"), None);
+    assert_eq!(status, 400, "{wrong}");
+    assert_eq!(host.ask("GET", &one, None).0, 200);
+    for what in ["restart", "stop", "start", "disable"] {
+        assert_eq!(host.ask("POST", &word(what), None).0, 200, "{what}");
+    }
+    let (status, refused) = host.ask("POST", &word("start"), None);
+    assert!(
+        status == 409 && refused.contains("service enable"),
+        "{refused}"
+    );
+    let (_, services) = host.ask("GET", "/host/v1/services", None);
+    assert!(services.contains("\"state\":\"disabled\""), "{services}");
+    assert_eq!(host.ask("POST", &word("enable"), None).0, 200);
+    assert_eq!(host.ask("POST", &word("disable"), None).0, 200);
 }
 
 /// The documents that only a machine with Keelson's init returns, and documents that the validator

@@ -221,6 +221,7 @@ fn every_route_admits_the_roles_that_the_document_says() {
         let path = row
             .path
             .replace("{name}", "localhost:1/x")
+            .replace("{service}", "none")
             .replace("{id}", "none");
         match path.as_str() {
             "/volumes/localhost:1/x" => "/volumes/none".to_owned(),

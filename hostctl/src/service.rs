@@ -1,0 +1,110 @@
+//! `hostctl service`.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use keelson_model::service::{ServiceLogLine, ServiceStatus};
+
+use crate::client::Client;
+use crate::error::CtlError;
+use crate::options::{Format, ServiceCommand, ServiceLogsArgs};
+use crate::table;
+
+const PATH: &str = "/host/v1/services";
+
+pub(crate) async fn run(
+    client: &Client,
+    format: Format,
+    command: &ServiceCommand,
+) -> Result<String, CtlError> {
+    let (name, word) = match command {
+        ServiceCommand::List => {
+            let services: Vec<ServiceStatus> = client.get(PATH).await?;
+            return crate::render(format, &services, || table::services(&services));
+        }
+        ServiceCommand::Status(args) => {
+            let path = format!("{PATH}/{}", args.name);
+            let status: ServiceStatus = client.get(&path).await?;
+            return crate::render(format, &status, || table::service(&status));
+        }
+        ServiceCommand::Logs(args) => return logs(client, format, args).await,
+        ServiceCommand::Start(args) => (&args.name, "start"),
+        ServiceCommand::Stop(args) => (&args.name, "stop"),
+        ServiceCommand::Restart(args) => (&args.name, "restart"),
+        ServiceCommand::Enable(args) => (&args.name, "enable"),
+        ServiceCommand::Disable(args) => (&args.name, "disable"),
+    };
+    let status: ServiceStatus = client.post(&format!("{PATH}/{name}/{word}")).await?;
+    crate::render(format, &status, || {
+        format!("{}: {}\n", status.name, status.state)
+    })
+}
+
+async fn logs(client: &Client, format: Format, args: &ServiceLogsArgs) -> Result<String, CtlError> {
+    let mut path = format!("{PATH}/{}/logs?follow={}", args.name, args.follow);
+    if let Some(tail) = args.tail {
+        path += &format!("&tail={tail}");
+    }
+    if let Some(since) = args.since {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let then = now.unwrap_or_default().saturating_sub(since);
+        path += &format!("&since={}", then.as_secs());
+    }
+    // A closed pipe, as of `head`, is a normal end, which the next line finds.
+    let mut out = io::stdout().lock();
+    let mut show = |line: ServiceLogLine| {
+        let _ = match format {
+            Format::Json => match serde_json::to_string(&line) {
+                Ok(text) => writeln!(out, "{text}"),
+                Err(error) => Err(error.into()),
+            },
+            Format::Table if args.timestamps => writeln!(out, "{} {}", line.time, line.text),
+            Format::Table => writeln!(out, "{}", line.text),
+        };
+    };
+    client.get_lines(&path, &mut show).await?;
+    Ok(String::new())
+}
+
+/// `90`, `90s`, `10m`, `2h`, `3d`.
+pub(crate) fn parse_age(text: &str) -> Result<Duration, WrongAge> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| WrongAge)?;
+    let unit = match text.get(digits.len()..) {
+        Some("" | "s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 86_400,
+        _ => return Err(WrongAge),
+    };
+    number
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or(WrongAge)
+}
+
+/// The text is no age.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number with s, m, h or d, such as 10m")]
+pub(crate) struct WrongAge;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_read() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("5s", 5),
+            ("10m", 600),
+            ("2h", 7200),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(parse_age(text).unwrap().as_secs(), seconds);
+        }
+        for wrong in ["", "m", "-5m", "5w", "5mm", "99999999999999999999d"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
+}
