@@ -1,4 +1,4 @@
-//! The Debian trees, made by mkosi: the system's and one for each service.
+//! The Debian trees, made by mkosi: the system's and one for each service's image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const WORKSPACE_MEMORY: u64 = 3 << 30;
 pub struct Base {
     /// The system's tree, in the shape that ostree commits.
     pub system: PathBuf,
-    /// Directory with one tree for each service.
+    /// Directory with one tree for each image of a service.
     pub trees: PathBuf,
     /// Hash of everything from which the trees were made.
     pub key: String,
@@ -36,7 +36,12 @@ pub fn build(workspace: &Workspace, refresh: bool) -> Result<Base> {
     let mkosi = Mkosi::find(workspace)?;
     let mut inputs = Inputs::new("base", 1);
     inputs.text(mkosi.version());
-    for entry in ["mkosi.conf", "mkosi.finalize", "mkosi.images"] {
+    for entry in [
+        "mkosi.conf",
+        "mkosi.finalize",
+        "mkosi.images",
+        "image-build/files/mkosi",
+    ] {
         inputs.path(&root.join(entry))?;
     }
     let trees = workspace.image().join("trees");

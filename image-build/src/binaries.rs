@@ -21,7 +21,7 @@ pub struct Binary {
 }
 
 /// Everything of ours that runs on the machine.
-pub const BINARIES: [Binary; 8] = [
+pub const BINARIES: [Binary; 9] = [
     Binary {
         name: "init",
         directory: "usr/sbin",
@@ -48,6 +48,10 @@ pub const BINARIES: [Binary; 8] = [
     },
     Binary {
         name: "keelson-provision",
+        directory: "usr/bin",
+    },
+    Binary {
+        name: "keelson-console",
         directory: "usr/bin",
     },
     Binary {

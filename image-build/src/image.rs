@@ -21,6 +21,8 @@ pub struct BuildOptions {
     pub compressed: bool,
     /// Take the executables as they are instead of letting cargo build them.
     pub prebuilt: bool,
+    /// Leave the console out: an image without ssh and without logins, for a smaller download.
+    pub without_console: bool,
 }
 
 /// Builds everything that is not up to date.
@@ -60,12 +62,15 @@ fn arguments(workspace: &Workspace, options: BuildOptions) -> Vec<&'static str> 
     if options.compressed {
         arguments.push("--compressed");
     }
+    if options.without_console {
+        arguments.push("--without-console");
+    }
     arguments
 }
 
 fn assemble(workspace: &Workspace, options: BuildOptions, started: Instant) -> Result<()> {
     let base = base::build(workspace, options.refresh)?;
-    let (overlay, key) = overlay::build(workspace, &base)?;
+    let (overlay, key) = overlay::build(workspace, &base, !options.without_console)?;
     let image = Image::of(workspace);
     let mut inputs = Inputs::new("disk", 1);
     inputs.text(&key);

@@ -6,8 +6,8 @@
 //! 1. [`prerequisites`] installs what the building machine lacks ([`needs`], [`install`]).
 //! 2. [`binaries`] builds our static executables.
 //! 3. [`base`] lets mkosi build the Debian trees: the system and its services.
-//! 4. [`overlay`] collects what we add: executables, initrd, services, defaults, the AppArmor
-//!    profile (`apparmor`).
+//! 4. [`overlay`] collects what we add: executables, initrd, the images of services (`layers`),
+//!    defaults, the AppArmor profiles (`apparmor`).
 //! 5. [`deployment`] commits both to an ostree repository and deploys the commit.
 //! 6. [`disk`] writes the deployment into a GPT disk image.
 //!
@@ -29,6 +29,7 @@ pub mod distribution;
 pub mod image;
 pub mod initrd;
 pub mod install;
+mod layers;
 pub mod machine;
 pub mod needs;
 pub mod overlay;

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -13,22 +12,20 @@ use crate::base::Base;
 use crate::binaries::BINARIES;
 use crate::deployment;
 use crate::initrd;
+use crate::layers::{self, sorted_names};
 use crate::progress::{self, Step};
 use crate::stamp::{Inputs, Stamp};
 use crate::workspace::Workspace;
 
-/// Fixed, so that the same files make the same image.
-const EROFS_UUID: &str = "8f2b6c1e-1d59-4a37-9f0c-0c6a5a0f7d11";
-
 /// Builds the directory unless it is there and nothing that it is made of has changed. Returns it
-/// and the hash of its inputs.
+/// and the hash of its inputs. `console`: whether the image has one.
 ///
 /// # Errors
 /// An input is missing, or mkfs.erofs, apparmor_parser or zstd fails.
-pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
+pub fn build(workspace: &Workspace, base: &Base, console: bool) -> Result<(PathBuf, String)> {
     let binaries = workspace.binaries();
     let files = workspace.root().join("image-build/files");
-    let services = workspace.root().join("mkosi.images");
+    let services = files.join("services");
     let mut inputs = Inputs::new("overlay", 1);
     inputs.text(&base.key);
     inputs.text(env!("CARGO_PKG_VERSION"));
@@ -36,7 +33,7 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
     let build_time = format!("{}\n", deployment::timestamp(workspace.root()));
     inputs.text(&build_time);
     inputs.path(&files)?;
-    inputs.path(&services)?;
+    inputs.text(if console { "console" } else { "no console" });
     for binary in BINARIES {
         inputs.path(&binaries.join(binary.name))?;
     }
@@ -78,19 +75,29 @@ pub fn build(workspace: &Workspace, base: &Base) -> Result<(PathBuf, String)> {
         &apparmor::compile(workspace, &mut step, &profile)?,
         0o644,
     )?;
+    for name in sorted_names(&files.join("apparmor/services"))? {
+        let profile = files.join("apparmor/services").join(&name);
+        put(
+            &keelson.join("apparmor/services").join(&name),
+            &apparmor::compile(workspace, &mut step, &profile)?,
+            0o644,
+        )?;
+    }
     put(
         &overlay.join("usr/lib/os-release"),
         os_release(&key).as_bytes(),
         0o644,
     )?;
     put(&keelson.join("build-time"), build_time.as_bytes(), 0o644)?;
-    service(
-        workspace,
-        &mut step,
-        base,
-        &services,
-        &keelson.join("services"),
-    )?;
+    for name in layers::names(workspace.root(), console)? {
+        let file = format!("{name}.toml");
+        put(
+            &overlay.join("usr/share/keelson/services").join(&file),
+            &fs::read(services.join(&file)).with_context(|| format!("read services/{file}"))?,
+            0o644,
+        )?;
+    }
+    layers::build(workspace, &mut step, base, console, &keelson.join("images"))?;
     stamp.set()?;
     step.done(&format!(
         "initrd {}",
@@ -112,42 +119,6 @@ pub fn kernel_release(system: &Path) -> Result<String> {
     let release = releases.pop().context("the tree holds no kernel")?;
     anyhow::ensure!(releases.is_empty(), "the tree holds more than one kernel");
     Ok(release)
-}
-
-/// Each service: its description and its tree as an EROFS image.
-fn service(
-    workspace: &Workspace,
-    step: &mut Step,
-    base: &Base,
-    services: &Path,
-    destination: &Path,
-) -> Result<()> {
-    let mut directories = fs::read_dir(services)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
-    directories.sort();
-    for directory in directories {
-        let Some(name) = directory.file_name() else {
-            continue;
-        };
-        let target = destination.join(name);
-        put(
-            &target.join("service.toml"),
-            &fs::read(directory.join("service.toml"))
-                .with_context(|| format!("read the description in {}", directory.display()))?,
-            0o644,
-        )?;
-        let log = progress::log_file(&workspace.log(), "mkfs-erofs");
-        progress::run(
-            step,
-            Command::new("mkfs.erofs")
-                .args(["-zlz4hc", "-T0", "--all-root", "-U", EROFS_UUID])
-                .arg(target.join("rootfs.erofs"))
-                .arg(base.trees.join(name)),
-            &log,
-        )?;
-    }
-    Ok(())
 }
 
 fn os_release(key: &str) -> String {

@@ -48,6 +48,9 @@ enum Task {
         /// Use the existing executables instead of letting cargo build them.
         #[arg(long)]
         prebuilt: bool,
+        /// Leave out the console: no ssh and no logins, for a smaller download.
+        #[arg(long)]
+        without_console: bool,
     },
     /// Build everything and boot it in QEMU; Ctrl-C powers the machine off.
     Run(Run),
@@ -149,6 +152,7 @@ fn run(arguments: Arguments) -> Result<()> {
             compressed,
             release,
             prebuilt,
+            without_console,
         } => {
             let workspace = workspace.with_profile(profile(release));
             prerequisites::ensure(&workspace, Purpose::Image)?;
@@ -156,6 +160,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 refresh,
                 compressed,
                 prebuilt,
+                without_console,
             };
             image::build(&workspace, options).map(drop)
         }
