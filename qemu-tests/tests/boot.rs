@@ -37,7 +37,7 @@ fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<
     load_busybox(&machine)?;
     let listed = shell(&machine, &SEES_ALL, "chroot /host hostctl service list")?;
     ensure!(
-        listed.contains("chrony") && listed.contains("running"),
+        listed.contains("time") && listed.contains("running"),
         "hostctl service list: {listed}"
     );
     file_systems_are_as_promised(&machine)?;
@@ -45,17 +45,17 @@ fn uefi_boot_reaches_the_api_and_the_system_is_laid_out_as_promised() -> Result<
 }
 
 fn time_service_runs_out_of_sight(machine: &Machine) -> Result<()> {
-    until("running chrony", Duration::from_secs(60), || {
+    until("running the time service", Duration::from_secs(60), || {
         let services = services(machine)?;
-        let chrony = services.iter().find(|s| s["name"] == "chrony");
-        Ok(match chrony {
-            Some(chrony) if chrony["state"] == "running" => Ok(()),
+        let time = services.iter().find(|s| s["name"] == "time");
+        Ok(match time {
+            Some(time) if time["state"] == "running" => Ok(()),
             _ => Err(format!("{services:?}")),
         })
     })?;
     let listed = docker(machine, &["ps", "-aq"])?;
     ensure!(listed.is_empty(), "docker ps -a lists {listed:?}");
-    let inspected = machine.docker(&["inspect", "chrony"])?;
+    let inspected = machine.docker(&["inspect", "time"])?;
     ensure!(inspected.code == Some(1), "docker inspect: {inspected}");
     let images = docker(machine, &["images", "-aq"])?;
     ensure!(images.is_empty(), "docker images lists {images:?}");

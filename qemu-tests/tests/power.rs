@@ -49,11 +49,11 @@ fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Resul
             })
         })?;
     }
-    until("running chrony", Duration::from_secs(60), || {
+    until("running the time service", Duration::from_secs(60), || {
         let all = services(&machine)?;
         let runs = all
             .iter()
-            .any(|s| s["name"] == "chrony" && s["state"] == "running");
+            .any(|s| s["name"] == "time" && s["state"] == "running");
         Ok(if runs {
             Ok(())
         } else {
@@ -75,7 +75,7 @@ fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Resul
     for words in [
         &["powering off"][..],
         &["containers stopped"],
-        &["service stopped", "chrony", "code=0"],
+        &["service stopped", "time", "code=0"],
         &["unmounted /var"],
         &["all file systems unmounted"],
     ] {
