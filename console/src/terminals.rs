@@ -56,8 +56,10 @@ pub(crate) fn serve(name: String) {
             } else {
                 "vt220"
             };
-            let mut command = Command::new("/sbin/agetty");
-            command.args(["--noclear", "--keep-baud", "115200,57600,38400,9600"]);
+            // Only the leader of a session can get a terminal of its own.
+            let mut command = Command::new("/usr/bin/setsid");
+            command.args(["--wait", "/sbin/agetty", "--noclear", "--keep-baud"]);
+            command.arg("115200,57600,38400,9600");
             if let Err(error) = command.args([&name, terminal]).status() {
                 eprintln!("console: no login on {name}: {error}");
             }
