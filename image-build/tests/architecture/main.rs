@@ -59,6 +59,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["keelson-linux", "keelson-model", "keelson-config"],
     ),
     (
+        "keelson-console",
+        &["keelson-model", "keelson-config", "keelson-files"],
+    ),
+    (
         "keelson-provision",
         &[
             "keelson-model",
