@@ -21,7 +21,7 @@ use keelson_store::{Document, Durability, Era, Rest, document};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use self::syslog::{ServerConnection, Format, Message};
+use self::syslog::{Format, Message, ServerConnection};
 use crate::EngineError;
 use crate::container::Container;
 use crate::logs::DirectoryWatch;

@@ -61,7 +61,9 @@ fn check_one(source: &Path, wanted: NeededPropagation, known: &[Mount]) -> Resul
 fn judge(source: &Path, wanted: NeededPropagation, carrier: &Mount) -> Result<(), EngineError> {
     let (fits, name) = match wanted {
         NeededPropagation::Shared => (carrier.is_shared, "shared"),
-        NeededPropagation::SharedOrSlave => (carrier.is_shared || carrier.is_slave, "shared or slave"),
+        NeededPropagation::SharedOrSlave => {
+            (carrier.is_shared || carrier.is_slave, "shared or slave")
+        }
     };
     match fits {
         true => Ok(()),
@@ -96,7 +98,13 @@ mod tests {
             fits(0, NeededPropagation::SharedOrSlave).unwrap_err(),
             "path /s is mounted on / but it is not a shared or slave mount"
         );
-        assert!(fits(1, NeededPropagation::Shared).is_ok() && fits(1, NeededPropagation::SharedOrSlave).is_ok());
-        assert!(fits(2, NeededPropagation::Shared).is_err() && fits(2, NeededPropagation::SharedOrSlave).is_ok());
+        assert!(
+            fits(1, NeededPropagation::Shared).is_ok()
+                && fits(1, NeededPropagation::SharedOrSlave).is_ok()
+        );
+        assert!(
+            fits(2, NeededPropagation::Shared).is_err()
+                && fits(2, NeededPropagation::SharedOrSlave).is_ok()
+        );
     }
 }

@@ -277,9 +277,14 @@ fn names_of_types_between_modules_have_one_meaning() {
                 .iter()
                 .find_map(|start| line.strip_prefix(start))
                 .map(|rest| format!("pub {rest}"));
-            let name = visible.as_deref().and_then(declared).or_else(|| declared(line));
+            let name = visible
+                .as_deref()
+                .and_then(declared)
+                .or_else(|| declared(line));
             if let Some(name) = name {
-                let files = names.entry(format!("{}: {name}", src.display())).or_default();
+                let files = names
+                    .entry(format!("{}: {name}", src.display()))
+                    .or_default();
                 files.insert(path.to_string_lossy().into_owned());
             }
         }
@@ -294,7 +299,9 @@ fn names_of_types_between_modules_have_one_meaning() {
         .collect();
     names.retain(|name, files| {
         let plain = name.rsplit(' ').next().unwrap_or(name);
-        excepted.get(plain).is_none_or(|known: &BTreeSet<String>| !files.is_subset(known))
+        excepted
+            .get(plain)
+            .is_none_or(|known: &BTreeSet<String>| !files.is_subset(known))
     });
     assert!(names.is_empty(), "rename one of each: {names:#?}");
 }

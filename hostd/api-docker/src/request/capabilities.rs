@@ -41,10 +41,11 @@ pub(super) fn resolve(
     }
     let available: BTreeSet<String> = capabilities_in(available).map(str::to_owned).collect();
     let (mut set, dropped) = match (&add, drop) {
-        (CapabilityList::All, CapabilityList::All) | (CapabilityList::These(_), CapabilityList::All) => {
-            (BTreeSet::new(), BTreeSet::new())
+        (CapabilityList::All, CapabilityList::All)
+        | (CapabilityList::These(_), CapabilityList::All) => (BTreeSet::new(), BTreeSet::new()),
+        (CapabilityList::All, CapabilityList::These(drop)) if drop.is_empty() => {
+            return Ok(CapabilitySet::All);
         }
-        (CapabilityList::All, CapabilityList::These(drop)) if drop.is_empty() => return Ok(CapabilitySet::All),
         (CapabilityList::All, CapabilityList::These(drop)) => (available.clone(), drop),
         (CapabilityList::These(_), CapabilityList::These(drop)) => {
             let usual = DEFAULT.iter().map(|&name| name.to_owned());
@@ -95,7 +96,11 @@ fn parse(member: &str, list: &[String]) -> Result<CapabilityList, ApiError> {
             ));
         }
     }
-    Ok(if all { CapabilityList::All } else { CapabilityList::These(set) })
+    Ok(if all {
+        CapabilityList::All
+    } else {
+        CapabilityList::These(set)
+    })
 }
 
 #[cfg(test)]

@@ -97,7 +97,11 @@ impl Inner {
                     id = exec.id,
                     "execution was not started: the engine was killed"
                 );
-                self.exec_event(exec, container, ExecEvent::NotExecuted(exit_code::NOT_STARTED));
+                self.exec_event(
+                    exec,
+                    container,
+                    ExecEvent::NotExecuted(exit_code::NOT_STARTED),
+                );
             }
             Some(ExecutionState::Starting { .. }) => {
                 let (inner, exec, container) =

@@ -81,7 +81,9 @@ pub(crate) fn step(
         (Starting, ExecEvent::Found(pid)) => Ok((Running(pid), &[])),
         (Starting, ExecEvent::NotExecuted(code)) => Ok((Ended { code, pid: 0 }, &[Record])),
         (Starting, ExecEvent::Exited(code)) => Ok((Ended { code, pid: 0 }, &[Record, AnnounceEnd])),
-        (Running(pid), ExecEvent::Exited(code)) => Ok((Ended { code, pid }, &[Record, AnnounceEnd])),
+        (Running(pid), ExecEvent::Exited(code)) => {
+            Ok((Ended { code, pid }, &[Record, AnnounceEnd]))
+        }
         (Created, _) | (Running(_), _) | (Ended { .. }, _) => Err(ExecRefusal::OutOfTurn),
     }
 }

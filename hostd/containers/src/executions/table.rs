@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keelson_store::document::Rest;
 use tokio::sync::watch;
 
-use super::lifecycle::{ExecAction, ExecEvent, ExecState, ExecRefusal, step};
+use super::lifecycle::{ExecAction, ExecEvent, ExecRefusal, ExecState, step};
 use super::record::{ExecDocument, Progress, Records};
 use super::request::ExecRequest;
 use crate::EngineError;

@@ -287,7 +287,8 @@ mod tests {
         let datagrams = UnixDatagram::bind(&one).unwrap();
         let stream = tokio::net::UnixListener::bind(&two).unwrap();
         let messages = [b"a".to_vec(), b"b".to_vec()];
-        let open = async |path: &Path| ServerConnection::open(&SyslogServer::Unix(path.into())).await;
+        let open =
+            async |path: &Path| ServerConnection::open(&SyslogServer::Unix(path.into())).await;
         open(&one).await.unwrap().send(&messages).await.unwrap();
         let mut buffer = [0; 16];
         assert_eq!(datagrams.recv(&mut buffer).await.unwrap(), 1);

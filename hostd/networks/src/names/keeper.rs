@@ -17,7 +17,7 @@ use super::program::{Program, ended};
 use super::records::{ContainerNames, record};
 use super::resolv_conf::ResolvConf;
 use super::session::Session;
-use super::state::{Inner, NamesError, Reopen, NamesState, WantedNames};
+use super::state::{Inner, NamesError, NamesState, Reopen, WantedNames};
 use super::watch::{self, ResolvConfWatch};
 
 /// How long to wait for a change to be applied. Restarting the resolver takes at most this long.

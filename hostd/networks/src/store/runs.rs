@@ -114,7 +114,11 @@ impl Runs {
     }
 
     /// Stores what a container has. If that is nothing, its file is removed.
-    pub(super) fn write(&self, container: &str, member: &RunningMember) -> Result<(), NetworkError> {
+    pub(super) fn write(
+        &self,
+        container: &str,
+        member: &RunningMember,
+    ) -> Result<(), NetworkError> {
         let path = self.path(container)?;
         if member.endpoints.is_empty() && member.bindings.is_empty() {
             return match fs::remove_file(&path) {
