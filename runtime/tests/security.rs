@@ -348,9 +348,12 @@ fn sockets_of_the_kernels_cryptography_are_refused() {
     let maker = std::env::current_exe().unwrap();
     let env = setup.config["process"]["env"].as_array_mut().unwrap();
     env.push(json!(format!("{FAMILIES}=1,2,16,37,38,39,40,41")));
-    add(&mut setup, bind(&maker, "/maker"));
-    for library in ["/lib", "/lib64"] {
-        add(&mut setup, bind(Path::new(library), library));
+    let own = [(maker.as_path(), "/maker")];
+    let libraries = ["/lib", "/lib64"].map(|path| (Path::new(path), path));
+    for (source, destination) in own.into_iter().chain(libraries) {
+        let mut mount = bind(source, destination);
+        mount["options"] = json!(["rbind", "ro"]);
+        add(&mut setup, mount);
     }
     let shim = setup.create();
     shim.start();

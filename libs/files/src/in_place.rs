@@ -11,8 +11,9 @@ use crate::{FileError, failed};
 /// replaced, so this is the least that can go wrong:
 /// * the room is there before anything is changed, so that a full disk leaves the old lines;
 /// * one write changes all lines, with empty ones in the place of those that are too many, and only
-///   then the file gets shorter: whoever reads meanwhile, or after a kill in between, finds no part
-///   of an old line. A power cut may leave parts of both.
+///   then the file gets shorter: no reader finds it empty or cut off, and a kill in between leaves
+///   the new lines. Whoever reads during the write itself, or after a power cut in it, may find
+///   parts of both.
 ///
 /// # Errors
 /// [`FileError`]. The file is then as before, except if the disk itself fails. A link is not

@@ -1,4 +1,4 @@
-//! Classic BPF instructions over `struct seccomp_data`, and the search tree.
+//! Classic BPF instructions over `struct seccomp_data`.
 
 use keelson_sys::seccomp::Instruction;
 
@@ -19,7 +19,12 @@ pub(super) const RETURN: u16 = 0x06;
 /// A jump to the end of the block. Its distance is filled in when the end is known.
 const TO_END: u8 = u8::MAX;
 
-const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
+pub(super) const fn instruction(
+    code: u16,
+    jump_true: u8,
+    jump_false: u8,
+    operand: u32,
+) -> Instruction {
     Instruction {
         code,
         jump_true,
@@ -91,14 +96,20 @@ impl Condition {
             ]),
             Operator::MaskedEqual => {
                 let (wanted_high, wanted_low) = halves(self.value_two);
-                code.extend([
-                    high,
-                    instruction(AND, 0, 0, value_high),
-                    instruction(JUMP_EQUAL, 0, TO_END, wanted_high),
-                    low,
-                    instruction(AND, 0, 0, value_low),
-                    instruction(JUMP_EQUAL, 0, TO_END, wanted_low),
-                ]);
+                for (half, mask, wanted) in [
+                    (high, value_high, wanted_high),
+                    (low, value_low, wanted_low),
+                ] {
+                    // Short code is worth it: the kernel translates it for each process.
+                    if mask == 0 && wanted == 0 {
+                        continue;
+                    }
+                    code.push(half);
+                    if mask != u32::MAX {
+                        code.push(instruction(AND, 0, 0, mask));
+                    }
+                    code.push(instruction(JUMP_EQUAL, 0, TO_END, wanted));
+                }
             }
             Operator::Greater | Operator::GreaterEqual => {
                 let compare = if self.operator == Operator::Greater {
@@ -144,7 +155,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    fn emit(&self, code: &mut Vec<Instruction>) {
+    pub(super) fn emit(&self, code: &mut Vec<Instruction>) {
         for (conditions, action) in &self.rules {
             let mut block = Vec::new();
             for condition in conditions {
@@ -170,34 +181,5 @@ impl Verdict {
             code.extend(block);
         }
         code.push(ret(self.otherwise));
-    }
-}
-
-/// Appends a binary search for the accumulator. Each element is the first number of a range, with
-/// the range's decision; the range ends before the next element. The first range starts at zero.
-pub(crate) fn tree(ranges: &[(u32, &Verdict)], code: &mut Vec<Instruction>) {
-    let (left, right) = ranges.split_at(ranges.len() / 2);
-    match (left, right) {
-        ([], [(_, verdict)]) => verdict.emit(code),
-        (_, [(middle, _), ..]) => {
-            let place = code.len();
-            code.push(instruction(JUMP_GREATER_EQUAL, 0, 0, *middle));
-            tree(left, code);
-            let distance = code.len() - place - 1;
-            let too_far = distance >= usize::from(TO_END);
-            if let Some(branch) = code.get_mut(place) {
-                match too_far {
-                    false => branch.jump_true = distance as u8,
-                    true => branch.jump_false = 1,
-                }
-            }
-            if too_far {
-                // Because a conditional jump has only eight bits. The code that moves has relative
-                // jumps only.
-                code.insert(place + 1, jump(distance as u32));
-            }
-            tree(right, code);
-        }
-        (_, []) => {}
     }
 }

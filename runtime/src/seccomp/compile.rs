@@ -8,9 +8,10 @@
 use keelson_sys::seccomp::{Instruction, NEW_LISTENER};
 
 use super::assemble::{
-    ARCHITECTURE, Condition, NUMBER, Operator, Verdict, jump, load, ret, skip_unless_equal, tree,
+    ARCHITECTURE, Condition, NUMBER, Operator, Verdict, jump, load, ret, skip_unless_equal,
 };
 use super::table::{NONE, SYSCALLS, position};
+use super::tree::tree;
 use super::{Filter, SeccompError};
 use crate::spec::{Seccomp, SeccompArgument, SeccompRule};
 
@@ -307,9 +308,7 @@ fn search(rules: &Rules, architecture: Architecture, default: u32) -> Vec<Instru
     if !calls.is_empty() {
         append(end, &newer);
     }
-    let mut code = Vec::with_capacity(1024);
-    tree(&ranges, &mut code);
-    code
+    tree(&ranges)
 }
 
 pub(super) fn action(

@@ -11,6 +11,7 @@ pub(crate) mod meaning;
 mod prebuilt;
 pub(crate) mod profile;
 mod table;
+mod tree;
 
 pub(crate) use compile::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, compile};
 

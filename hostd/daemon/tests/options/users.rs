@@ -567,22 +567,6 @@ fn a_container_that_joins_another_one_has_its_users() {
 }
 
 #[test]
-fn another_runtime_needs_the_hosts_users() {
-    let Some(mut host) = start() else {
-        return;
-    };
-    configure(
-        &mut host,
-        &format!("{ON}[engine.runtimes.other]\npath = \"/bin/false\"\n"),
-    );
-    let run = |more: &[&str]| {
-        host.docker(&[&["create", "--runtime", "other"], more, &["busybox"]].concat())
-    };
-    run(&[]).fails_with("use --userns=host");
-    run(&["--userns=host"]).ok();
-}
-
-#[test]
 fn an_invalid_range_is_refused_by_name() {
     if !is_root() {
         return;

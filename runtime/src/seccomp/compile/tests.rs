@@ -29,7 +29,8 @@ fn first(value: u64) -> [u64; 6] {
 #[test]
 fn the_default_profile_decides_as_dockers() {
     let filter = compile(&default_profile(&[])).unwrap();
-    assert!(filter.program.len() < 900, "{}", filter.program.len());
+    // The kernel translates it for each process.
+    assert!(filter.program.len() < 500, "{}", filter.program.len());
     assert_eq!(run(&filter, "read", [0; 6]), ALLOW);
     assert_eq!(run(&filter, "mount", [0; 6]), ERRNO | EPERM);
     assert_eq!(run(&filter, "keyctl", [0; 6]), ERRNO | EPERM);
