@@ -97,7 +97,10 @@ fn what_a_newer_release_kept_is_left_alone() {
     nocloud(&machine, "i-1", CONFIG);
     machine.run(None, &["local"]);
     let file = "var/lib/keelson/host/platform/seed.json";
-    let newer = machine.read(file).replace("\"version\":1", "\"version\":9");
+    let newer = machine
+        .read(file)
+        .replace(":1,\"readable_from\":1,", ":9,\"readable_from\":9,");
+    assert!(newer.contains("\"version\":9"), "{newer}");
     machine.write(file, &newer);
     machine.write("proc/cmdline", "");
     machine.run(None, &["local"]);
