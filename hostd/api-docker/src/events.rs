@@ -1,17 +1,14 @@
 //! `GET /events`: what happens to containers, images, volumes and networks, and what happened recently.
 
+mod hub;
 mod render;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use hostd_containers::ContainerEvent;
-use hostd_images::ImageEvent;
-use hostd_networks::NetworkEvent;
-use hostd_volumes::VolumeEvent;
 use http::Response;
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -22,10 +19,7 @@ use crate::query::Filters;
 use crate::reply::{self, Body};
 use crate::{Api, Call, times};
 
-/// How many events are kept for clients that ask for the past.
-const KEPT: usize = 256;
-/// Most bytes of them that are kept.
-const KEPT_BYTES: usize = 1 << 20;
+pub(crate) use hub::EventHub;
 
 /// Filters whose name is a type of object.
 const OBJECTS: &[&str] = &[
@@ -145,95 +139,6 @@ fn without_tag(name: &str) -> &str {
     }
 }
 
-/// Collects events of all stores for all clients.
-pub(crate) struct EventHub {
-    sender: broadcast::Sender<Arc<Event>>,
-    past: Arc<Mutex<Past>>,
-}
-
-/// The last events, bounded by number and bytes.
-#[derive(Default)]
-struct Past {
-    events: VecDeque<Arc<Event>>,
-    bytes: usize,
-}
-
-impl Past {
-    fn push(&mut self, event: Arc<Event>) {
-        self.bytes += event.size();
-        self.events.push_back(event);
-        while self.events.len() > KEPT || self.bytes > KEPT_BYTES {
-            let Some(oldest) = self.events.pop_front() else {
-                return;
-            };
-            self.bytes -= oldest.size();
-        }
-    }
-}
-
-impl EventHub {
-    pub(crate) fn start(
-        containers: broadcast::Receiver<ContainerEvent>,
-        images: broadcast::Receiver<ImageEvent>,
-        volumes: broadcast::Receiver<VolumeEvent>,
-        networks: broadcast::Receiver<NetworkEvent>,
-    ) -> Self {
-        let (sender, _) = broadcast::channel(KEPT);
-        let past = Arc::default();
-        let hub = Self { sender, past };
-        hub.collect(containers, |event: ContainerEvent| {
-            (event.scope == crate::SCOPE).then(|| Event::from(event))
-        });
-        hub.collect(images, |event: ImageEvent| Some(Event::from(event)));
-        hub.collect(volumes, |event: VolumeEvent| Some(Event::from(event)));
-        hub.collect(networks, |event: NetworkEvent| Some(Event::from(event)));
-        hub
-    }
-
-    fn collect<T: Clone + Send + 'static>(
-        &self,
-        mut receiver: broadcast::Receiver<T>,
-        convert: fn(T) -> Option<Event>,
-    ) {
-        let sender = self.sender.clone();
-        let past = self.past.clone();
-        tokio::spawn(async move {
-            loop {
-                match receiver.recv().await {
-                    Ok(event) => {
-                        let Some(event) = convert(event).map(Arc::new) else {
-                            continue;
-                        };
-                        // Both under the lock, so that no client sees an event twice or misses it.
-                        let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
-                        past.push(event.clone());
-                        // Fails only when no client listens.
-                        let _ = sender.send(event);
-                    }
-                    Err(RecvError::Lagged(count)) => {
-                        tracing::warn!(count, "events were lost");
-                    }
-                    Err(RecvError::Closed) => break,
-                }
-            }
-        });
-    }
-
-    /// How many clients listen now.
-    pub(crate) fn listeners(&self) -> usize {
-        self.sender.receiver_count()
-    }
-
-    /// The past, and everything after it.
-    fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        (
-            past.events.iter().cloned().collect(),
-            self.sender.subscribe(),
-        )
-    }
-}
-
 struct Listener {
     past: std::vec::IntoIter<Arc<Event>>,
     receiver: broadcast::Receiver<Arc<Event>>,
@@ -329,36 +234,6 @@ mod tests {
             .unwrap()
             .filters(&known)
             .unwrap()
-    }
-
-    #[test]
-    fn the_past_is_bounded_in_bytes() {
-        let mut past = Past::default();
-        for number in 0..1000_i64 {
-            let large = ("label".to_owned(), "x".repeat(16 << 10));
-            let event = Event::new(
-                "container",
-                "die".into(),
-                "a".into(),
-                [large].into(),
-                number,
-            );
-            past.push(Arc::new(event));
-            assert!(past.bytes <= KEPT_BYTES);
-        }
-        assert!((50..KEPT).contains(&past.events.len()));
-        assert_eq!(past.events.back().map(|event| event.time_nano), Some(999));
-        for number in 0..1000_i64 {
-            let event = Event::new(
-                "container",
-                "die".into(),
-                "a".into(),
-                BTreeMap::new(),
-                number,
-            );
-            past.push(Arc::new(event));
-        }
-        assert_eq!(past.events.len(), KEPT);
     }
 
     #[test]

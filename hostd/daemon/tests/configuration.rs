@@ -95,8 +95,8 @@ fn what_is_wrong_is_named_and_changes_nothing() {
             "host.toml:1: field hostname is wrong",
         ),
         (
-            json!({"text": "[swap]\nzram_percent = 5"}),
-            "field swap is not built yet",
+            json!({"text": "[[command]]\nargv = ['true']"}),
+            "field command is not built yet",
         ),
         (
             json!({"text": "", "drop_in": "../x"}),
@@ -180,7 +180,7 @@ fn hostctl_changes_confirms_and_takes_back() {
         config(&["validate", "-"], NETWORK).ok(),
         "the file is right"
     );
-    config(&["validate", "-"], "[[user]]\nname = 'a'\n").fails_with("1 problems in -");
+    config(&["validate", "-"], "[[command]]\nargv = ['true']\n").fails_with("1 problems in -");
     let diff = config(&["diff", "-"], NETWORK).ok();
     assert!(
         diff.contains("network.link") && diff.contains("at once"),
