@@ -14,7 +14,7 @@ use crate::common::{Host, PATIENCE, image, is_root, wait_until};
 
 /// Rounds of all workers together, for longer runs.
 const ROUNDS: &str = "KEELSON_LEASE_ROUNDS";
-const USUAL_ROUNDS: usize = 240;
+const USUAL_ROUNDS: usize = 2000;
 const WORKERS: usize = 4;
 /// Fewer than workers, so that they meet.
 const IMAGES: usize = 2;
