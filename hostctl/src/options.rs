@@ -7,8 +7,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use keelson_model::host_api::Role;
 use keelson_model::init::PowerAction;
 
-use crate::service::parse_age;
-
 /// Manages a Keelson machine, the one it runs on or another.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -268,6 +266,28 @@ pub(crate) struct ServiceLogsArgs {
     pub(crate) timestamps: bool,
 }
 
+/// `90`, `90s`, `10m`, `2h`, `3d`.
+fn parse_age(text: &str) -> Result<Duration, WrongAge> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| WrongAge)?;
+    let unit = match text.get(digits.len()..) {
+        Some("" | "s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 86_400,
+        _ => return Err(WrongAge),
+    };
+    number
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or(WrongAge)
+}
+
+/// The text is no age.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number with s, m, h or d, such as 10m")]
+struct WrongAge;
+
 /// The text can't be the name of a service.
 #[derive(Debug, thiserror::Error)]
 #[error("a service's name has small letters, digits and hyphens only")]
@@ -345,5 +365,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn ages_are_read() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("5s", 5),
+            ("10m", 600),
+            ("2h", 7200),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(parse_age(text).unwrap().as_secs(), seconds);
+        }
+        for wrong in ["", "m", "-5m", "5w", "5mm", "99999999999999999999d"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
     }
 }

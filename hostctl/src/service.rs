@@ -1,7 +1,7 @@
 //! `hostctl service`.
 
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use keelson_model::service::{ServiceLogLine, ServiceStatus};
 
@@ -64,47 +64,4 @@ async fn logs(client: &Client, format: Format, args: &ServiceLogsArgs) -> Result
     };
     client.get_lines(&path, &mut show).await?;
     Ok(String::new())
-}
-
-/// `90`, `90s`, `10m`, `2h`, `3d`.
-pub(crate) fn parse_age(text: &str) -> Result<Duration, WrongAge> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| WrongAge)?;
-    let unit = match text.get(digits.len()..) {
-        Some("" | "s") => 1,
-        Some("m") => 60,
-        Some("h") => 3600,
-        Some("d") => 86_400,
-        _ => return Err(WrongAge),
-    };
-    number
-        .checked_mul(unit)
-        .map(Duration::from_secs)
-        .ok_or(WrongAge)
-}
-
-/// The text is no age.
-#[derive(Debug, thiserror::Error)]
-#[error("expected a number with s, m, h or d, such as 10m")]
-pub(crate) struct WrongAge;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_read() {
-        for (text, seconds) in [
-            ("90", 90),
-            ("5s", 5),
-            ("10m", 600),
-            ("2h", 7200),
-            ("1d", 86_400),
-        ] {
-            assert_eq!(parse_age(text).unwrap().as_secs(), seconds);
-        }
-        for wrong in ["", "m", "-5m", "5w", "5mm", "99999999999999999999d"] {
-            assert!(parse_age(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Inner {
     pub(crate) options: ServicesOptions,
     known: Mutex<Known>,
     /// Held while services are changed, so that one change is complete before the next.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     stopping: AtomicBool,
 }
 
@@ -56,6 +56,12 @@ struct Known {
     /// The names of those that can run, in the order in which they start.
     order: Vec<String>,
     entries: BTreeMap<String, Arc<Entry>>,
+}
+
+/// The services before a change, and those that are new after it.
+struct Arranged {
+    former: Known,
+    fresh: Vec<Arc<Entry>>,
 }
 
 impl Inner {
@@ -121,11 +127,18 @@ impl Services {
             inner: Arc::new(Inner {
                 options,
                 known: Mutex::default(),
-                changing: tokio::sync::Mutex::default(),
+                changing: Arc::default(),
                 stopping: AtomicBool::new(false),
             }),
         };
-        services.apply(definitions).await;
+        let changing = Arc::clone(&services.inner.changing).lock_owned().await;
+        let arranged = services.arrange(definitions);
+        let background = services.clone();
+        // One that must be stopped first may take its time.
+        tokio::spawn(async move {
+            background.settle(arranged).await;
+            drop(changing);
+        });
         services
     }
 
@@ -133,36 +146,43 @@ impl Services {
     /// off or others now, and starts new ones. The others are left alone.
     pub async fn apply(&self, definitions: BTreeMap<String, Definition>) {
         let _changing = self.inner.changing.lock().await;
-        if self.inner.stopping.load(Ordering::Acquire) {
-            return;
+        if !self.inner.stopping.load(Ordering::Acquire) {
+            let arranged = self.arrange(definitions);
+            self.settle(arranged).await;
         }
+    }
+
+    /// Takes the definitions over. From then on they are in the list, but nothing runs differently.
+    fn arrange(&self, definitions: BTreeMap<String, Definition>) -> Arranged {
         let plan = plan(&definitions);
         let mut fresh = Vec::new();
-        let former = {
-            let mut known = self.inner.known();
-            let former = std::mem::take(&mut *known);
-            known.order = plan.order;
-            for (name, definition) in definitions {
-                let problem = plan.failed.get(&name).map(ToString::to_string);
-                let kept = former
-                    .entries
-                    .get(&name)
-                    .filter(|old| old.definition == definition && old.problem == problem);
-                let entry = match kept {
-                    Some(kept) => Arc::clone(kept),
-                    None => {
-                        if let Some(problem) = &problem {
-                            tracing::error!(service = name, problem, "service cannot start");
-                        }
-                        let entry = Arc::new(Entry::new(name.clone(), definition, problem));
-                        fresh.push(Arc::clone(&entry));
-                        entry
+        let mut known = self.inner.known();
+        let former = std::mem::take(&mut *known);
+        known.order = plan.order;
+        for (name, definition) in definitions {
+            let problem = plan.failed.get(&name).map(ToString::to_string);
+            let kept = former
+                .entries
+                .get(&name)
+                .filter(|old| old.definition == definition && old.problem == problem);
+            let entry = match kept {
+                Some(kept) => Arc::clone(kept),
+                None => {
+                    if let Some(problem) = &problem {
+                        tracing::error!(service = name, problem, "service cannot start");
                     }
-                };
-                known.entries.insert(name, entry);
-            }
-            former
-        };
+                    let entry = Arc::new(Entry::new(name.clone(), definition, problem));
+                    fresh.push(Arc::clone(&entry));
+                    entry
+                }
+            };
+            known.entries.insert(name, entry);
+        }
+        Arranged { former, fresh }
+    }
+
+    /// Stops what is not to run any more, and starts what is new.
+    async fn settle(&self, Arranged { former, fresh }: Arranged) {
         for name in former.order.iter().rev() {
             let now = self.inner.entry(name);
             if let Some(old) = former.entries.get(name)
@@ -174,7 +194,9 @@ impl Services {
         self.remove_foreign(&former.order).await;
         let order = self.inner.known().order.clone();
         for name in order {
-            if let Some(entry) = fresh.iter().find(|entry| entry.name == name) {
+            if let Some(entry) = fresh.iter().find(|entry| entry.name == name)
+                && !self.inner.stopping.load(Ordering::Acquire)
+            {
                 match self.inner.mark(&name).exists() {
                     true => entry.stopped(),
                     false => self.inner.begin(entry),

@@ -108,7 +108,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let root = self.path("root");
         let none = Definitions::new();
-        self.life(&none, async |engine, _services| engine.shutdown().await);
+        self.life(&none, async |engine, services| {
+            // Waits until those of the test are gone.
+            services.apply(Definitions::new()).await;
+            engine.shutdown().await;
+        });
         // The mounts of the store for its containers.
         let images = ImageStore::open(&root.join("engine"), &self.path("run")).unwrap();
         images.shutdown();

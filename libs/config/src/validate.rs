@@ -3,6 +3,7 @@
 mod keys;
 mod machine;
 mod services;
+mod words;
 
 pub use machine::{parse_mode, sysctl_path};
 

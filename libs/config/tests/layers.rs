@@ -384,31 +384,38 @@ fn services_of_the_os_are_a_layer() {
 fn wrong_services_are_refused_by_field() {
     for (text, field) in [
         ("[services.Web]\nimage = 'x'", "services.Web"),
-        ("[services.x]\nimage = '-rm'", "services.x.image"),
-        ("[services.x]\nlayers = ['../x']", "services.x.layers[0]"),
-        ("[services.x]\ncommand = ['']", "services.x.command"),
+        ("[services.w]\nimage = 'x'", "services.w"),
+        ("[services.web]\nimage = '-rm'", "services.web.image"),
         (
-            "[services.x]\ncapabilities = ['ALL']",
-            "services.x.capabilities[0]",
+            "[services.web]\nlayers = ['../x']",
+            "services.web.layers[0]",
+        ),
+        ("[services.web]\ncommand = ['']", "services.web.command"),
+        (
+            "[services.web]\ncapabilities = ['ALL']",
+            "services.web.capabilities[0]",
         ),
         (
-            "[services.x]\ndevices = ['/etc/x']",
-            "services.x.devices[0]",
+            "[services.web]\ndevices = ['/etc/x']",
+            "services.web.devices[0]",
         ),
-        ("[services.x]\nafter = ['x']", "services.x.after[0]"),
-        ("[services.x]\nrestart = 'often'", "services.x.restart"),
+        ("[services.web]\nafter = ['web']", "services.web.after[0]"),
+        ("[services.web]\nrestart = 'often'", "services.web.restart"),
         (
-            "[services.x.resources]\nmemory = 5",
-            "services.x.resources.memory",
+            "[services.web.resources]\nmemory = 5",
+            "services.web.resources.memory",
         ),
         (
-            "[services.x.health]\nretries = 0",
-            "services.x.health.retries",
+            "[services.web.health]\nretries = 0",
+            "services.web.health.retries",
         ),
-        ("[services.x.log]\nmax_size = 1", "services.x.log.max_size"),
         (
-            "[[services.x.mounts]]\nsource = '{state}/../y'\ntarget = '/y'",
-            "services.x.mounts[0].source",
+            "[services.web.log]\nmax_size = 1",
+            "services.web.log.max_size",
+        ),
+        (
+            "[[services.web.mounts]]\nsource = '{state}/../y'\ntarget = '/y'",
+            "services.web.mounts[0].source",
         ),
         ("[[user]]\nname = 'sshd'", "user[0].name"),
         (

@@ -7,7 +7,7 @@ use keelson_model::host::{
 };
 
 use super::keys::check_key;
-use super::services::is_no_reference;
+use super::words::{is_no_reference, is_path};
 use super::{Faults, check_domain_name, check_host_name};
 use crate::path;
 
@@ -154,16 +154,6 @@ fn check_users(users: &[UserConfig], faults: &mut Faults) {
             );
         }
     }
-}
-
-/// An absolute path without empty parts, `.` and `..`.
-pub(super) fn is_path(path: &str) -> bool {
-    let part = |part: &str| !matches!(part, "" | "." | "..");
-    path.len() < 4096
-        && !path.contains('\0')
-        && path
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.split('/').all(part))
 }
 
 fn check_files(files: &[FileConfig], faults: &mut Faults) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use keelson_model::host::{ServiceConfig, ServiceHealth, ServiceMount};
 
 use super::Faults;
-use super::machine::is_path;
+use super::words::{is_no_reference, is_path};
 use crate::path;
 
 /// Least memory that a container can start with, in bytes.
@@ -21,7 +21,7 @@ pub(super) fn check(services: &BTreeMap<String, ServiceConfig>, faults: &mut Fau
             faults.advise(
                 &at,
                 format!("{name:?} is no name of a service"),
-                "use at most 32 small letters, digits and hyphens, such as [services.backup]",
+                "use 2 to 32 small letters, digits and hyphens, such as [services.backup]",
             );
         }
         check_service(name, service, &at, faults);
@@ -30,7 +30,7 @@ pub(super) fn check(services: &BTreeMap<String, ServiceConfig>, faults: &mut Fau
 
 /// The name is also the container's, and a directory's.
 fn is_service_name(name: &str) -> bool {
-    (1..=32).contains(&name.len())
+    (2..=32).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
             .bytes()
@@ -117,14 +117,6 @@ fn check_service(name: &str, service: &ServiceConfig, at: &str, faults: &mut Fau
     }
     check_limits(service, at, faults);
     check_health(&service.health, &member("health"), faults);
-}
-
-/// What can't be a reference to an image; the registry's client says more.
-pub(super) fn is_no_reference(image: &str) -> bool {
-    image.is_empty()
-        || image.len() > 512
-        || image.starts_with(['/', '-', '.'])
-        || image.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 fn check_mount(mount: &ServiceMount, at: &str, faults: &mut Faults) {
