@@ -9,8 +9,8 @@ use crate::error::ConsoleError;
 
 /// Where they are; `sshd_config` names them.
 const KEYS: &str = "/etc/ssh/keys";
-/// The kinds, by their names in ssh-keygen(1).
-const KINDS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
+/// The kinds, by their names in ssh-keygen(1). A key of RSA takes a slow machine half a minute.
+const KINDS: [&str; 2] = ["ed25519", "ecdsa"];
 
 /// Makes those that are missing. Returns the fingerprints.
 pub(crate) fn ensure() -> Result<Vec<String>, ConsoleError> {
