@@ -193,12 +193,14 @@ fn people_come_in_by_ssh_and_nobody_when_it_is_switched_off() -> Result<()> {
     })?;
 
     // What people type stops the machine, not the console.
-    let output = person.ssh("key", "core", "reboot")?;
-    let (status, _) = machine.wait_for_exit(STOP_LIMIT)?;
-    ensure!(
-        status.success(),
-        "QEMU ended with {status}, after {output:?}"
-    );
+    // Only root may: others have the role operator.
+    let refused = person.ssh("key", "core", "reboot")?;
+    let error = String::from_utf8_lossy(&refused.stderr);
+    ensure!(error.contains("takes role admin"), "{refused:?}");
+    let output = person.ssh("key", "core", "sudo reboot")?;
+    let ended = machine.wait_for_exit(STOP_LIMIT);
+    let (status, _) = ended.with_context(|| format!("sudo reboot: {output:?}"))?;
+    ensure!(status.success(), "QEMU ended with {status}, after {output:?}");
     let rebooting = machine.console().find("keelson: rebooting").is_some();
     ensure!(rebooting, "no reboot: {}", machine.details());
     Ok(())

@@ -111,7 +111,7 @@ earlier one."#,
         "user[].groups",
         "list of names",
         "none",
-        "further groups: `docker` may use the APIs as root may, `sudo` may become root with the password",
+        "further groups: `docker` may use the APIs with the role operator, `sudo` may become root with the password",
         r#"use a list of groups, such as ["docker"]"#,
     ),
     key(
