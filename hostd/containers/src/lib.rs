@@ -29,7 +29,7 @@
 //!   /etc/resolv.conf.
 //! - `shim`: the process that keeps the run.
 //! - `lifecycle`, `remove`, `prune`, [`signal`]: stopping, signals, pausing, removal.
-//! - `attach`, `logs`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a
+//! - `attach`, `logs`, `records`, `tag`, `forward`, `top`, `content`, `archive`: what clients see of a
 //!   container; `gate` keeps writers of its files apart from its starts.
 //! - `stats`: the resource usage of a container.
 //! - `executions`, `exec`: additional processes in it.
@@ -86,6 +86,7 @@ mod prepare;
 mod propagation;
 mod prune;
 mod quarantine;
+mod records;
 mod refused;
 mod registry;
 mod remove;
@@ -106,7 +107,7 @@ mod volumes;
 
 pub use keelson_cgroup::{Figures, figures};
 pub use keelson_linux::net_dev::{Interface, Traffic};
-pub use keelson_log::Stream;
+pub use keelson_log::{Position as LogPosition, Stream};
 pub use keelson_shim_protocol::INIT_NAME;
 
 pub use apparmor::{AppArmorState, shown_profile, warning as apparmor_warning};
@@ -131,6 +132,7 @@ pub use tag::{check_tag, tag_of};
 pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerAction, ContainerEvent,
-    CreateRequest, Created, EngineOptions, Frame, LogPart, LogQuery, Logs, NewId, ProcessInfo,
-    Pruned, Receiver, Scope, Shown, Snapshot, SpecChange, State, Status, WaitCondition, WaitResult,
+    CreateRequest, Created, EngineOptions, Frame, LogPart, LogQuery, LogRecord, Logs, NewId,
+    ProcessInfo, Pruned, Receiver, Scope, Shown, Snapshot, SpecChange, State, Status, WaitCondition,
+    WaitResult,
 };

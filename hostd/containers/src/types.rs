@@ -425,6 +425,21 @@ pub struct Logs {
     pub records: Receiver<Result<LogPart, EngineError>>,
 }
 
+/// A record of a log: a line, or a piece of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Nanoseconds since 1970.
+    pub time: u64,
+    /// The line continues in the next record of this stream.
+    pub partial: bool,
+    /// Where the process wrote it.
+    pub stream: keelson_log::Stream,
+    /// The bytes, with the newline when the line has one.
+    pub payload: Vec<u8>,
+    /// Where the log goes on after it.
+    pub end: keelson_log::Position,
+}
+
 /// A stream of items that another task makes.
 #[derive(Debug)]
 pub struct Receiver<T>(pub(crate) mpsc::Receiver<T>);

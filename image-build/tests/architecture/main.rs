@@ -37,6 +37,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keelson-config", &["keelson-model", "keelson-files"]),
     ("keelson-http", &["keelson-blocking", "keelson-model"]),
     ("keelson-log", &["keelson-sys"]),
+    ("keelson-journal", &["keelson-log", "keelson-model"]),
+    ("keelson-tracing", &["keelson-model"]),
     ("keelson-oci", &["keelson-sys", "keelson-model"]),
     (
         "keelson-registry",
@@ -81,6 +83,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-model",
             "keelson-config",
             "keelson-files",
+            "keelson-tracing",
         ],
     ),
     (
@@ -151,6 +154,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hostd-logs",
+        &[
+            "keelson-blocking",
+            "keelson-journal",
+            "keelson-model",
+            "keelson-store",
+            "keelson-sys",
+            "keelson-tracing",
+            "hostd-containers",
+        ],
+    ),
+    (
         "hostd-api-docker",
         &[
             "keelson-http",
@@ -174,6 +189,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hostd-images",
             "hostd-containers",
             "hostd-host-services",
+            "hostd-logs",
         ],
     ),
     (
@@ -186,9 +202,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "keelson-model",
             "keelson-config",
             "keelson-store",
+            "keelson-tracing",
             "hostd-images",
             "hostd-containers",
             "hostd-host-services",
+            "hostd-logs",
             "hostd-api-docker",
             "hostd-api-host",
         ],
@@ -203,6 +221,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hostd-images",
             "keelson-cgroup",
             "keelson-config",
+            "keelson-journal",
             "keelson-linux",
             "keelson-log",
             "keelson-oci",

@@ -1,6 +1,7 @@
 //! Checks of values that have the right type but may not be valid.
 
 mod keys;
+mod logs;
 mod machine;
 mod services;
 mod words;
@@ -70,6 +71,7 @@ pub(crate) fn check(config: &MachineConfig) -> Vec<Fault> {
     check_networks(&config.engine.networks, &mut faults);
     check_registries(&config.registries, &mut faults);
     services::check(&config.services, &mut faults);
+    logs::check(&config.logs, &mut faults);
     machine::check(config, &mut faults);
     faults.list
 }

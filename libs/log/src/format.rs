@@ -262,7 +262,7 @@ impl IndexEntry {
 
 /// A multiply-and-fold hash over eight bytes at a time: it must distinguish torn and zeroed data
 /// from records and cost almost nothing per byte. It does not have to resist forgery.
-fn check(header: &[u8], payload: &[u8]) -> u32 {
+pub fn check(header: &[u8], payload: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     // Not zero, so that a run of zero bytes is never valid.
     let mut state = 0x6b65_656c_736f_6e31u64 ^ payload.len() as u64;

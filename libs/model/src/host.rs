@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::users::UserRange;
 
 mod link;
+mod logs;
 mod machine;
 mod service;
 
 pub use link::{BondConfig, BridgeConfig, LinkConfig, RouteConfig, VlanConfig};
+pub use logs::{ForwardConfig, LogTarget, LogTargetError, LogTransport, LogsConfig};
 pub use machine::{
     CommandConfig, FileConfig, ModulesConfig, MountConfig, StorageConfig, SwapConfig, UserConfig,
     WatchdogConfig,
@@ -46,6 +48,8 @@ pub struct MachineConfig {
     pub images: ImagesConfig,
     /// `[services.NAME]`: containers that belong to the machine.
     pub services: BTreeMap<String, ServiceConfig>,
+    /// The machine's logs.
+    pub logs: LogsConfig,
     /// `[[user]]`: people who may log in.
     pub user: Vec<UserConfig>,
     /// `[[file]]`: files that each boot writes.

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 /// Where PID 1 listens. Only root may connect (mode 0600).
 pub const CONTROL_SOCKET: &str = "/run/keelson/init.sock";
 
+/// Environment variable of a supervised process whose standard error is read with priorities: a line
+/// may begin with `<0>` to `<7>`, as sd-daemon(3) describes it.
+pub const PRIORITIES_VARIABLE: &str = "KEELSON_PRIORITIES";
+
 /// The variable in which PID 1 passes a process the longest time, in microseconds, between two
 /// signs of life (`WATCHDOG=1` to the socket that `NOTIFY_SOCKET` names), as in
 /// sd_watchdog_enabled(3).

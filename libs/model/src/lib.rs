@@ -7,7 +7,7 @@
 //! - [`provision`]: what the provisioning tells others.
 //! - [`spec`], [`users`]: what a container is, in the engine's own terms.
 //! - [`service`]: the file that describes a service of the host.
-//! - [`host_api`], [`verify`]: the host API.
+//! - [`host_api`], [`verify`], [`logs`]: the host API.
 //! - [`error`]: kinds of errors, with their HTTP status and exit code.
 //! - [`format`]: what a document says about its format.
 //! - [`limits`], [`json`]: limits on input from outside, and the reader for JSON from outside.
@@ -20,6 +20,7 @@ pub mod init;
 pub mod ip;
 pub mod json;
 pub mod limits;
+pub mod logs;
 pub mod mark;
 pub mod provision;
 pub mod service;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 mod engine;
 mod host;
+mod logs;
 mod machine;
 mod page;
 mod services;
@@ -82,6 +83,7 @@ pub fn entries() -> impl Iterator<Item = &'static SchemaEntry> {
         host::ENTRIES,
         engine::ENTRIES,
         services::ENTRIES,
+        logs::ENTRIES,
         machine::ENTRIES,
     ]
     .into_iter()
@@ -124,6 +126,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("registries", Effect::Restart),
     ("images", Effect::Restart),
     ("engine", Effect::Restart),
+    ("logs", Effect::Restart),
 ];
 
 /// What can lock an operator out of the machine.
