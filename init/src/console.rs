@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 
+use keelson_model::logs::LogPriority;
 use nix::fcntl::OFlag;
 
 /// Seconds since the kernel started (CLOCK_BOOTTIME).
@@ -18,13 +19,9 @@ pub(crate) fn uptime() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
-/// Severity in the kernel log, with syslog's numbers. Errors are logged as warnings too: at 3 the
-/// kernel would print them on the console a second time (see [`prepare`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Severity {
-    Warning = 4,
-    Info = 6,
-}
+/// The most urgent severity in the kernel log: at *error* the kernel would print a record on the
+/// console a second time (see [`prepare`]). So errors say in their text that they are some.
+const MOST_URGENT: LogPriority = LogPriority::Warning;
 
 /// Facility "daemon" of syslog, so that readers of the kernel log can distinguish us from the
 /// kernel.
@@ -34,22 +31,22 @@ const LONGEST: usize = 900;
 
 /// A line about a normal event.
 pub(crate) fn say(message: &str) {
-    emit(Severity::Info, "keelson", message);
+    emit(LogPriority::Info, "keelson", message);
 }
 
 /// A problem that the machine can work with, but that an operator should examine.
 pub(crate) fn warning(message: &str) {
-    emit(Severity::Warning, "keelson", &format!("warning: {message}"));
+    emit(LogPriority::Warning, "keelson", message);
 }
 
 /// A failure.
 pub(crate) fn error(message: &str) {
-    emit(Severity::Warning, "keelson", &format!("error: {message}"));
+    emit(LogPriority::Error, "keelson", message);
 }
 
 /// A line that a supervised process wrote.
-pub(crate) fn relay(process: &str, line: &str) {
-    emit(Severity::Info, process, line);
+pub(crate) fn relay(process: &str, priority: LogPriority, line: &str) {
+    emit(priority, process, line);
 }
 
 /// Keeps the kernel's own messages off the console: a serial line is slow, and the boot would wait
@@ -66,10 +63,10 @@ pub(crate) fn prepare(command_line: &crate::cmdline::CommandLine) {
     }
 }
 
-fn emit(severity: Severity, source: &str, message: &str) {
-    let text = printable(message);
+fn emit(priority: LogPriority, source: &str, message: &str) {
+    let text = format!("{}{}", word(priority), printable(message));
     if let Some(mut log) = sink(&KMSG, "/dev/kmsg") {
-        let priority = FACILITY << 3 | severity as u8;
+        let priority = FACILITY << 3 | priority.max(MOST_URGENT).number();
         // One write is one record. A full or absent log must not stop PID 1.
         let _ = log.write_all(format!("<{priority}>{source}: {text}\n").as_bytes());
     }
@@ -78,6 +75,15 @@ fn emit(severity: Severity, source: &str, message: &str) {
         // Consoles are opened without blocking: a terminal that is not read (or a serial line
         // under flow control) loses lines instead of stopping PID 1.
         let _ = console.write_all(line.as_bytes());
+    }
+}
+
+/// What a problem's line begins with.
+fn word(priority: LogPriority) -> &'static str {
+    match priority {
+        LogPriority::Warning => "warning: ",
+        problem if problem < LogPriority::Warning => "error: ",
+        _ => "",
     }
 }
 
@@ -158,6 +164,13 @@ mod tests {
         assert_eq!(all("tty0 ttyS0\n"), ["/dev/tty0", "/dev/ttyS0"]);
         assert!(all("\n").is_empty());
         assert!(all("../sda").is_empty());
+    }
+
+    #[test]
+    fn problems_say_that_they_are_some() {
+        let words = LogPriority::ALL.map(word);
+        assert_eq!(words[..4], ["error: "; 4]);
+        assert_eq!(words[4..], ["warning: ", "", "", ""]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use keelson_tracing::ToSupervisor;
 use netcfg::Options;
 use tracing::Level;
 
@@ -23,13 +24,16 @@ fn main() -> ExitCode {
 fn start() -> anyhow::Result<()> {
     let (options, level) = arguments(std::env::args_os().skip(1))?;
     // The supervisor adds the time, and its log must not contain a terminal's colours.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+    let lines = tracing_subscriber::fmt()
         .with_ansi(false)
         .without_time()
         .with_target(false)
-        .with_max_level(level)
-        .init();
+        .with_max_level(level);
+    if keelson_tracing::has_supervisor() {
+        lines.with_level(false).with_writer(ToSupervisor).init();
+    } else {
+        lines.with_writer(std::io::stderr).init();
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

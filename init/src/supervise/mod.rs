@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use keelson_linux::notify::Notification;
 use keelson_model::init::{CONTROL_SOCKET, PowerAction, Response};
+use keelson_model::logs::LogPriority;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -415,7 +416,7 @@ impl Supervisor {
                 Notification::Alive => self.feed(index, &Event::Alive),
                 Notification::Status(text) => {
                     if let Some(service) = self.services.get(index) {
-                        console::relay(service.name(), text);
+                        console::relay(service.name(), LogPriority::Info, text);
                     }
                 }
                 // An announced end is still an end: it is handled when it comes.

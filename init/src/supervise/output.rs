@@ -1,8 +1,10 @@
-//! The output of supervised processes: read from a pipe, line by line, into the log.
+//! The output of supervised processes: read from a pipe, line by line, into the log. A line may begin
+//! with its priority, `<4>`, as sd-daemon(3) describes it.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use keelson_model::logs::LogPriority;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Longer lines are split.
@@ -14,15 +16,18 @@ const READS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     rest: Vec<u8>,
+    /// The priority of the line whose beginning was too long already.
+    split: Option<LogPriority>,
 }
 
 impl Lines {
     /// Adds bytes, and returns the lines that are complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<(LogPriority, String)> {
         let mut lines = Vec::new();
         for byte in bytes {
             if *byte == b'\n' {
                 lines.extend(self.finish());
+                self.split = None;
             } else {
                 self.rest.push(*byte);
                 if self.rest.len() >= LONGEST_LINE {
@@ -34,11 +39,19 @@ impl Lines {
     }
 
     /// The rest when the output has ended.
-    pub(crate) fn finish(&mut self) -> Option<String> {
+    pub(crate) fn finish(&mut self) -> Option<(LogPriority, String)> {
         let bytes = std::mem::take(&mut self.rest);
-        let text = String::from_utf8_lossy(&bytes);
+        let (priority, bytes) = match (self.split, bytes.as_slice()) {
+            (Some(priority), all) => (priority, all),
+            (None, [b'<', digit @ b'0'..=b'7', b'>', rest @ ..]) => {
+                (LogPriority::from_number(digit - b'0'), rest)
+            }
+            (None, all) => (LogPriority::Info, all),
+        };
+        self.split = Some(priority);
+        let text = String::from_utf8_lossy(bytes);
         let text = text.trim_end();
-        (!text.is_empty()).then(|| text.to_owned())
+        (!text.is_empty()).then(|| (priority, text.to_owned()))
     }
 }
 
@@ -81,9 +94,9 @@ impl Output {
         true
     }
 
-    fn log(&self, lines: Vec<String>) {
-        for line in lines {
-            crate::console::relay(self.process, &line);
+    fn log(&self, lines: Vec<(LogPriority, String)>) {
+        for (priority, line) in lines {
+            crate::console::relay(self.process, priority, &line);
         }
     }
 }
@@ -102,9 +115,23 @@ mod tests {
     fn lines_are_complete_whatever_the_reads_were() {
         let mut lines = Lines::default();
         assert!(lines.push(b"one").is_empty());
-        assert_eq!(lines.push(b" line\r\n\nsecond\nth"), ["one line", "second"]);
-        assert_eq!(lines.finish().as_deref(), Some("th"));
+        let info = |text: &str| (LogPriority::Info, text.to_owned());
+        let both = lines.push(b" line\r\n\nsecond\nth");
+        assert_eq!(both, [info("one line"), info("second")]);
+        assert_eq!(lines.finish(), Some(info("th")));
         assert_eq!(lines.finish(), None);
+    }
+
+    #[test]
+    fn a_line_may_say_its_priority_once() {
+        let mut lines = Lines::default();
+        let long = format!("<3>{}\n<8>x\n<4>\n<4>y\n", "z".repeat(LONGEST_LINE));
+        let found = lines.push(long.as_bytes());
+        let found: Vec<_> = found
+            .iter()
+            .map(|(p, text)| (p.number(), text.len()))
+            .collect();
+        assert_eq!(found, [(3, LONGEST_LINE - 3), (3, 3), (6, 4), (4, 1)]);
     }
 
     #[test]
@@ -112,6 +139,6 @@ mod tests {
         let mut lines = Lines::default();
         let cut = lines.push(&[b'x'; 3 * LONGEST_LINE + 1]);
         assert_eq!(cut.len(), 3);
-        assert_eq!(lines.finish().as_deref(), Some("x"));
+        assert_eq!(lines.finish(), Some((LogPriority::Info, "x".to_owned())));
     }
 }

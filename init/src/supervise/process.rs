@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use keelson_linux::notify::SOCKET_VARIABLE;
-use keelson_model::init::{HOSTD_STOP_LIMIT, SIGN_OF_LIFE_VARIABLE};
+use keelson_model::init::{HOSTD_STOP_LIMIT, PRIORITIES_VARIABLE, SIGN_OF_LIFE_VARIABLE};
 use nix::sys::wait::WaitStatus;
 
 use super::notify;
@@ -98,6 +98,7 @@ pub(crate) fn spawn(
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin")
         .env(SOCKET_VARIABLE, notify::PATH)
+        .env(PRIORITIES_VARIABLE, "1")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer)
