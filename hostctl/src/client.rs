@@ -93,37 +93,45 @@ impl Client {
         method: Method,
         path: &str,
         body: &B,
-        take: impl FnMut(T),
+        mut take: impl FnMut(T),
     ) -> Result<(), CtlError> {
         let body = serde_json::to_vec(body).map_err(CtlError::Answer)?;
-        self.each_line(method, path, body.into(), take).await
+        let answer = self.begin(method, path, body.into()).await?.into_body();
+        self.each_line(answer, |line| {
+            take(line);
+            true
+        })
+        .await
     }
 
-    /// Passes each line of the answer to a `GET` to `take` as it arrives.
-    pub(crate) async fn get_lines<T: DeserializeOwned>(
+    /// `GET`: passes each line of the response to `take` as it arrives, until that returns false.
+    pub(crate) async fn read_lines<T: DeserializeOwned>(
         &self,
         path: &str,
-        take: impl FnMut(T),
+        take: impl FnMut(T) -> bool,
     ) -> Result<(), CtlError> {
-        self.each_line(Method::GET, path, Bytes::new(), take).await
+        let answer = self.begin(Method::GET, path, Bytes::new()).await?;
+        self.each_line(answer.into_body(), take).await
     }
 
     async fn each_line<T: DeserializeOwned>(
         &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-        mut take: impl FnMut(T),
+        mut answer: Incoming,
+        mut take: impl FnMut(T) -> bool,
     ) -> Result<(), CtlError> {
-        let mut answer = self.begin(method, path, body).await?.into_body();
         let mut kept = Vec::new();
         while let Some(frame) = answer.frame().await {
             let frame = frame.map_err(|e| self.unreachable(&e))?;
             kept.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(end) = kept.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = kept.drain(..=end).collect();
-                take(serde_json::from_slice(&line).map_err(CtlError::Answer)?);
+            let mut rest = kept.as_slice();
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let (line, after) = rest.split_at(end + 1);
+                if !take(serde_json::from_slice(line).map_err(CtlError::Answer)?) {
+                    return Ok(());
+                }
+                rest = after;
             }
+            kept = rest.to_vec();
             if kept.len() > MAX_LINE {
                 return Err(CtlError::Incomplete);
             }

@@ -2,13 +2,14 @@
 //!
 //! - `options`: the command line.
 //! - `client`: requests to the host API, over its socket or mutual TLS.
-//! - `certificate`, `config`, `service`, `verify`: the commands with work of their own.
+//! - `certificate`, `config`, `logs`, `service`, `verify`: the commands with work of their own.
 //! - `table`, `picture`, `error`: output, and errors with their exit codes.
 
 mod certificate;
 mod client;
 mod config;
 mod error;
+mod logs;
 mod options;
 mod picture;
 mod service;
@@ -101,6 +102,7 @@ async fn run(options: &Options) -> Result<String, CtlError> {
             })
         }
         Command::Config(command) => config::run(&client, options.format, command).await,
+        Command::Logs(args) => logs::run(&client, options.format, args).await,
         Command::Certificate(command) => certificate::run(&client, options.format, command).await,
         Command::Image(ImageCommand::Verify(args)) => {
             verify::run(&client, options.format, &args.images).await

@@ -143,6 +143,8 @@ pub(crate) enum Command {
     /// The machine's configuration (host.toml).
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The machine's logs: kernel, init, netcfg, hostd, services.
+    Logs(LogsArgs),
     /// Client certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
@@ -213,6 +215,74 @@ pub(crate) struct ApplyConfigArgs {
     /// Let hostd restart if the change needs it. Containers go on.
     #[arg(long)]
     pub(crate) restart: bool,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct LogsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<LogsCommand>,
+
+    /// Go on with new lines; begins with the last 10, unless --tail says otherwise.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// Nothing earlier: 2026-11-30T12:00:00Z, "2026-11-30 12:00:00" (UTC), seconds since 1970, or a
+    /// time before now such as 10m or 2h30m.
+    #[arg(long, short = 'S', value_name = "TIME")]
+    pub(crate) since: Option<String>,
+
+    /// Nothing later, in the same forms.
+    #[arg(long, short = 'U', value_name = "TIME")]
+    pub(crate) until: Option<String>,
+
+    /// Only lines of this unit: kernel, init, netcfg, hostd, or a service; may be repeated.
+    #[arg(long, short, value_name = "UNIT")]
+    pub(crate) unit: Vec<String>,
+
+    /// Only this boot: 0 for the newest, -1 for the one before, or the beginning of an identifier.
+    #[arg(
+        long,
+        short,
+        value_name = "BOOT",
+        num_args = 0..=1,
+        default_missing_value = "0",
+        allow_hyphen_values = true
+    )]
+    pub(crate) boot: Option<String>,
+
+    /// Only this many of the last lines, or all.
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub(crate) tail: Option<String>,
+
+    /// Nothing less urgent: emergency, alert, critical, error, warning, notice, info or debug.
+    #[arg(long, short, value_name = "PRIORITY")]
+    pub(crate) priority: Option<String>,
+
+    /// How lines are shown.
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<LogsOutput>,
+
+    /// List the boots that have lines.
+    #[arg(long)]
+    pub(crate) list_boots: bool,
+}
+
+/// How lines are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogsOutput {
+    /// Time, unit and text.
+    Short,
+    /// One JSON document on each line.
+    Json,
+    /// Only the text.
+    Cat,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum LogsCommand {
+    /// The state of the store, and of forwarding.
+    Status,
 }
 
 #[derive(Debug, Subcommand)]
@@ -381,5 +451,20 @@ mod tests {
         for wrong in ["", "m", "-5m", "5w", "5mm", "99999999999999999999d"] {
             assert!(parse_age(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn boots_may_be_numbers_before_this_one() {
+        let boot = |arguments: &[&str]| {
+            let line = ["hostctl", "logs"].iter().chain(arguments);
+            match Options::try_parse_from(line).unwrap().command {
+                Command::Logs(args) => args.boot,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(boot(&[]), None);
+        assert_eq!(boot(&["--boot"]).as_deref(), Some("0"));
+        assert_eq!(boot(&["--boot", "-1"]).as_deref(), Some("-1"));
+        assert_eq!(boot(&["-b", "-1", "-n", "5"]).as_deref(), Some("-1"));
     }
 }

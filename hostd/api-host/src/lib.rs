@@ -5,12 +5,12 @@
 //! - [`caller`]: the caller and the role of a client certificate.
 //! - `dispatch`: finds the route, checks the role, calls the handler.
 //! - [`routes`]: the table of routes, and the handler of `openapi.json`.
-//! - `api`, `config`, `services`, `time`, `verify`: the other handlers.
+//! - `api`, `config`, `logs`, `services`, `time`, `verify`: the other handlers.
 //! - `state`: the data for the handlers.
 //! - `init`: questions to PID 1.
 //! - [`configuration`]: changes of the host configuration, one at a time.
 //! - [`definitions`]: services as the configuration describes them.
-//! - `wire`, `wire_config`, `wire_time`: the JSON documents.
+//! - `wire`, `wire_config`, `wire_logs`, `wire_time`: the JSON documents.
 //! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
 //!
 //! The machine's keys:
@@ -31,6 +31,7 @@ pub mod configuration;
 pub mod definitions;
 mod dispatch;
 mod init;
+mod logs;
 pub mod openapi;
 pub mod pki;
 mod pki_error;
@@ -43,6 +44,7 @@ mod verifier;
 mod verify;
 mod wire;
 mod wire_config;
+mod wire_logs;
 mod wire_provision;
 mod wire_time;
 

@@ -27,6 +27,8 @@ use crate::wire;
 pub struct Described {
     /// Name of the operation. Generated clients name their functions after it.
     pub id: &'static str,
+    /// The query parameters. None is required.
+    pub query: &'static [QueryParameter],
     /// The document in the request's body.
     pub takes: Option<Shape>,
     /// Status of success.
@@ -37,6 +39,21 @@ pub struct Described {
     pub answer: Shape,
     /// Status of failures that only some routes have.
     pub failures: &'static [u16],
+}
+
+/// A query parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryParameter {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl QueryParameter {
+    pub(crate) const fn new(name: &'static str, meaning: &'static str) -> Self {
+        Self { name, meaning }
+    }
 }
 
 /// Media type of one JSON document.
@@ -90,6 +107,16 @@ pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
                     .schema(Some(ObjectBuilder::new().schema_type(Type::String))),
             );
         }
+        for parameter in docs.query {
+            let string = ObjectBuilder::new().schema_type(Type::String);
+            let parameter = ParameterBuilder::new()
+                .name(parameter.name)
+                .parameter_in(ParameterIn::Query)
+                .required(Required::False)
+                .description(Some(parameter.meaning))
+                .schema(Some(string));
+            operation = operation.parameter(parameter.build());
+        }
         if let Some(takes) = docs.takes {
             let body = RequestBodyBuilder::new()
                 .content(JSON, Content::new(Some(takes(&mut named))))
@@ -108,7 +135,7 @@ pub(crate) fn document(routes: &[ApiRoute<Handler, Described>]) -> OpenApi {
         .title("Keelson host API")
         .version("1")
         .description(Some(
-            "The machine itself: its state, boot, configuration, services, power, client \
+            "The machine itself: its state, boot, configuration, services, logs, power, client \
              certificates, and the check of its images. Every failure answers the document Error. x-access is the least role that \
              may use a route.",
         ));

@@ -9,7 +9,9 @@ use utoipa::openapi::OpenApi;
 
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
 use crate::state::{Answer, Handler, HostApi};
-use crate::{api, config, services, time, verify, wire, wire_config, wire_provision, wire_time};
+use crate::{
+    api, config, logs, services, time, verify, wire, wire_config, wire_logs, wire_provision, wire_time,
+};
 
 macro_rules! handler {
     ($function:path) => {
@@ -30,6 +32,7 @@ const fn route(
 const fn answers(id: &'static str, answer: Shape) -> Described {
     Described {
         id,
+        query: &[],
         takes: None,
         status: 200,
         media: JSON,
@@ -169,6 +172,29 @@ pub static ROUTES: Table<Handler, Described> = Table::new(
         route("GET", "/host/v1/time", Reader, handler!(time::status)).described(
             "The machine's clock, and the time servers.",
             answers("time", one::<wire_time::Time>),
+        ),
+        route("GET", "/host/v1/logs", Reader, handler!(logs::read)).described(
+            "Lines of the machine's logs, oldest first; each line of the answer is a document.",
+            Described {
+                query: logs::PARAMETERS,
+                media: LINES,
+                failures: &[400, 404],
+                ..answers("logs", one::<wire_logs::LogLine>)
+            },
+        ),
+        route("GET", "/host/v1/logs/boots", Reader, handler!(logs::boots)).described(
+            "The boots that have lines in the store, newest first.",
+            answers("logsBoots", list::<wire_logs::LogBoot>),
+        ),
+        route(
+            "GET",
+            "/host/v1/logs/status",
+            Reader,
+            handler!(logs::status),
+        )
+        .described(
+            "The state of the store of logs, and of forwarding.",
+            answers("logsStatus", one::<wire_logs::LogsStatus>),
         ),
         route("POST", "/host/v1/power", Admin, handler!(api::power))
             .takes(Takes::Document)

@@ -18,6 +18,8 @@ use hostd_api_host::{HostApi, HostSources};
 use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, ImageStoreOptions, Proxies, RegistryOptions};
+use hostd_logs::own::OwnLines;
+use hostd_logs::{Logs, LogsOptions};
 use keelson_blocking::blocking;
 use keelson_config::{LoadedConfig, Sources};
 use keelson_http::places::{Places, Shortage};
@@ -62,7 +64,7 @@ fn warn(warnings: &Warnings, text: String) {
 }
 
 /// Runs the daemon until a signal stops it. The threads of `front` serve the connections.
-pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
+pub(crate) async fn run(options: Options, own: Option<OwnLines>, front: &Handle) -> Result<()> {
     let mut signals = Signals::new()?;
     let root = absolute(&options.root)?;
     let run = absolute(&options.run)?;
@@ -109,6 +111,15 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
     .await
     .with_context(|| format!("can't open the engine in {}", root.display()))?;
 
+    let logs = Logs::open(LogsOptions {
+        directory: root.join("logs"),
+        config: loaded.config.logs.clone(),
+        kernel: options.kernel_log(),
+        engine: engine.clone(),
+        own,
+        era: options.era(),
+    });
+
     // In the background: a broken service must not keep the API from answering.
     let services = ServicesOptions {
         layers: options.service_layers.clone(),
@@ -151,6 +162,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         configuration: configuration.clone(),
         services: services.clone(),
         images: images.clone(),
+        logs: logs.clone(),
         pki: pki.clone(),
         init_socket: keelson_model::init::CONTROL_SOCKET.into(),
         network_status: health::NETWORK_STATUS.into(),
@@ -205,6 +217,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
             notify(&Notification::Stopping);
             let _ = stop.send(true);
             images.shutdown();
+            logs.stop().await;
             return Ok(());
         }
     };
@@ -227,6 +240,7 @@ pub(crate) async fn run(options: Options, front: &Handle) -> Result<()> {
         }
     }
     tracing::info!("stopped");
+    logs.stop().await;
     Ok(())
 }
 

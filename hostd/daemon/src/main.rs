@@ -33,7 +33,9 @@ mod tls;
 use std::process::ExitCode;
 
 use clap::Parser;
+use hostd_logs::own::{OwnLines, own_lines};
 use keelson_http::audit;
+use keelson_tracing::ToSupervisor;
 use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -46,17 +48,38 @@ const WORKERS: usize = 2;
 /// the disk stalls and every working thread waits for it.
 const FRONT: usize = 2;
 
-fn main() -> ExitCode {
-    let options = Options::parse();
+/// Sets where log lines go. Returns those that the daemon itself has to store: under Keelson's PID 1
+/// they are in the kernel's log, where they are read with all others.
+fn log_to(options: &Options) -> Option<OwnLines> {
+    // The operator chooses what is logged, but the audit log is always on.
+    let filter = options.log.clone().with_target(audit::TARGET, Level::INFO);
+    let registry = tracing_subscriber::registry().with(filter);
+    if keelson_tracing::has_supervisor() {
+        // PID 1 adds the time and the word for the priority.
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .without_time()
+            .with_level(false)
+            .with_writer(ToSupervisor);
+        registry.with(lines).init();
+        return None;
+    }
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()));
-    // The operator chooses what is logged, but the audit log is always on.
-    let filter = options.log.clone().with_target(audit::TARGET, Level::INFO);
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .init();
+    let (writer, own) = own_lines();
+    let stored = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .without_time()
+        .with_level(false)
+        .with_writer(writer);
+    registry.with(lines).with(stored).init();
+    Some(own)
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let own = log_to(&options);
     // A panic ends one request or one task, never the daemon. The log must show it.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "panic");
@@ -78,7 +101,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = work.block_on(daemon::run(options, front.handle()));
+    let result = work.block_on(daemon::run(options, own, front.handle()));
     // Open connections may be in the middle of something. They end with the process.
     front.shutdown_background();
     work.shutdown_background();

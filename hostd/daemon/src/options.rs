@@ -53,6 +53,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) config: PathBuf,
 
+    /// The kernel's log, which is stored with the logs; `none`: it is not read. Default: /dev/kmsg
+    /// under Keelson's PID 1, none elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel_log: Option<PathBuf>,
+
     /// Directory that is searched for volume plugins: NAME.sock, NAME.spec and NAME.json; may be
     /// repeated.
     #[arg(long, value_name = "DIR", default_values = PLUGINS)]
@@ -98,6 +103,15 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The kernel's log. A development machine's own is not ours.
+    pub(crate) fn kernel_log(&self) -> Option<PathBuf> {
+        match &self.kernel_log {
+            Some(path) if path.as_os_str() == "none" => None,
+            Some(path) => Some(path.clone()),
+            None => keelson_tracing::has_supervisor().then(|| "/dev/kmsg".into()),
+        }
+    }
+
     /// Whether the running release may still be rolled back.
     pub(crate) fn era(&self) -> Era {
         match self.trial {
