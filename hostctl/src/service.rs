@@ -50,10 +50,10 @@ async fn logs(client: &Client, format: Format, args: &ServiceLogsArgs) -> Result
         let then = now.unwrap_or_default().saturating_sub(since);
         path += &format!("&since={}", then.as_secs());
     }
-    // A closed pipe, as of `head`, is a normal end, which the next line finds.
+    // A closed pipe, as of `head`, is a normal end.
     let mut out = io::stdout().lock();
-    let mut show = |line: ServiceLogLine| {
-        let _ = match format {
+    let show = |line: ServiceLogLine| {
+        let shown = match format {
             Format::Json => match serde_json::to_string(&line) {
                 Ok(text) => writeln!(out, "{text}"),
                 Err(error) => Err(error.into()),
@@ -61,7 +61,8 @@ async fn logs(client: &Client, format: Format, args: &ServiceLogsArgs) -> Result
             Format::Table if args.timestamps => writeln!(out, "{} {}", line.time, line.text),
             Format::Table => writeln!(out, "{}", line.text),
         };
+        shown.is_ok()
     };
-    client.get_lines(&path, &mut show).await?;
+    client.read_lines(&path, show).await?;
     Ok(String::new())
 }

@@ -242,17 +242,17 @@ pub fn fetch_and_unpack(
     destination: &Path,
     logs: &Path,
 ) -> Result<()> {
-    fetch_and_unpack_of(IMAGE_RELEASE, step, name, directory, destination, logs)
+    fetch_and_unpack_of(IMAGE_RELEASE, step, &[name], directory, destination, logs)
 }
 
-/// Like [`fetch_and_unpack`] for a package of `release`, which has a `directory` of its own.
+/// Like [`fetch_and_unpack`] for packages of `release`, which has a `directory` of its own.
 ///
 /// # Errors
 /// The mirror does not answer, its signature does not fit, or it has no such package.
 pub fn fetch_and_unpack_of(
     release: &str,
     step: &mut Step,
-    name: &str,
+    names: &[&str],
     directory: &Path,
     destination: &Path,
     logs: &Path,
@@ -266,7 +266,8 @@ pub fn fetch_and_unpack_of(
             .args(arguments);
         command
     };
-    let log = progress::log_file(logs, &format!("fetch-{name}"));
+    let first = names.first().copied().unwrap_or_default();
+    let log = progress::log_file(logs, &format!("fetch-{first}"));
     progress::run(step, &mut apt_get(&["-qq", "update"]), &log)?;
     let downloads = directory.join("packages");
     fs::create_dir_all(&downloads)?;
@@ -275,27 +276,37 @@ pub fn fetch_and_unpack_of(
     }
     progress::run(
         step,
-        apt_get(&["-qq", "download", name]).current_dir(&downloads),
+        apt_get(&["-qq", "download"])
+            .args(names)
+            .current_dir(&downloads),
         &log,
     )?;
-    let package = fs::read_dir(&downloads)?
+    let packages: Vec<PathBuf> = fs::read_dir(&downloads)?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download left no package of {name}"))?;
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    if packages.len() < names.len() {
+        bail!(
+            "apt-get download left {} packages of {names:?}",
+            packages.len()
+        );
+    }
     // The tool must be complete or absent, because an existing one is used without further checks.
     let staging = destination.with_extension("new");
     let _ = fs::remove_dir_all(&staging);
     let _ = fs::remove_dir_all(destination);
     fs::create_dir_all(&staging)?;
-    progress::run(
-        step,
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&package)
-            .arg(&staging),
-        &log,
-    )?;
+    for package in &packages {
+        progress::run(
+            step,
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(package)
+                .arg(&staging),
+            &log,
+        )?;
+    }
     fs::rename(&staging, destination)
         .with_context(|| format!("rename {} to {}", staging.display(), destination.display()))
 }

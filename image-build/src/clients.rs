@@ -1,4 +1,5 @@
-//! The clients of the Docker Engine API that tests drive beside the docker command line. They are
+//! The clients of the Docker Engine API that tests drive beside the docker command line, and the
+//! servers that the machine is a client of. They are
 //! fetched once, each into a directory of its own; nothing is installed on the machine.
 //!
 //! Their versions are pinned: Debian's by its release, those in Python and for Node.js by the files
@@ -30,10 +31,10 @@ struct Client {
 
 /// Where a client comes from.
 enum Source {
-    /// A package of a Debian release, which is only unpacked.
+    /// Packages of a Debian release, which are only unpacked. What every machine has is not among them.
     Debian {
         release: &'static str,
-        package: &'static str,
+        packages: &'static [&'static str],
     },
     /// Python packages in an environment of their own. Each file of requirements is installed
     /// after those before it, which may be needed to build it.
@@ -45,13 +46,13 @@ enum Source {
     },
 }
 
-const CLIENTS: [Client; 6] = [
+const CLIENTS: [Client; 7] = [
     Client {
         name: "docker-former",
         program: "usr/bin/docker",
         source: Source::Debian {
             release: FORMER_RELEASE,
-            package: "docker.io",
+            packages: &["docker.io"],
         },
     },
     Client {
@@ -59,7 +60,7 @@ const CLIENTS: [Client; 6] = [
         program: "usr/bin/docker",
         source: Source::Debian {
             release: IMAGE_RELEASE,
-            package: "docker-cli",
+            packages: &["docker-cli"],
         },
     },
     Client {
@@ -67,7 +68,7 @@ const CLIENTS: [Client; 6] = [
         program: "usr/libexec/docker/cli-plugins/docker-compose",
         source: Source::Debian {
             release: IMAGE_RELEASE,
-            package: "docker-compose",
+            packages: &["docker-compose"],
         },
     },
     Client {
@@ -86,6 +87,22 @@ const CLIENTS: [Client; 6] = [
         source: Source::Node {
             lock: "node",
             by: "python",
+        },
+    },
+    // A server that logs are forwarded to.
+    Client {
+        name: "rsyslog",
+        program: "usr/sbin/rsyslogd",
+        source: Source::Debian {
+            release: FORMER_RELEASE,
+            packages: &[
+                "rsyslog",
+                "rsyslog-openssl",
+                "libestr0",
+                "libfastjson4",
+                "libsystemd0",
+                "libuuid1",
+            ],
         },
     },
 ];
@@ -129,10 +146,10 @@ fn fetch_one(workspace: &Workspace, client: &Client) -> Result<()> {
     }
     let mut step = Step::begin(format!("client {}", client.name));
     match &client.source {
-        Source::Debian { release, package } => apt::fetch_and_unpack_of(
+        Source::Debian { release, packages } => apt::fetch_and_unpack_of(
             release,
             &mut step,
-            package,
+            packages,
             &workspace.tools().join(format!("apt-{release}")),
             &destination,
             &workspace.log(),
@@ -162,9 +179,9 @@ fn pins(workspace: &Workspace) -> PathBuf {
 fn inputs(workspace: &Workspace, client: &Client) -> Result<Inputs> {
     let mut inputs = Inputs::new(client.name, PROCEDURE);
     match &client.source {
-        Source::Debian { release, package } => {
+        Source::Debian { release, packages } => {
             inputs.text(release);
-            inputs.text(package);
+            packages.iter().for_each(|package| inputs.text(package));
         }
         Source::Python(requirements) => {
             // An environment works with the Python that made it only.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{
-    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, ended_cleanly, load_busybox, request_power_off,
-    seconds, services, shell, until,
+    BOOT_LIMIT, Lab, SEES_ALL, STOP_LIMIT, docker, ended_cleanly, host_get, load_busybox,
+    request_power_off, seconds, services, shell, until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_container_that_never_stops_does_not_prevent_an_orderly_power_off() -> Result<()> {
@@ -219,8 +219,58 @@ fn power_off_is_orderly_and_everything_is_there_afterwards() -> Result<()> {
         ensure!(warnings.contains(part), "no {part:?} in {warnings}");
     }
 
+    logs_of_both_boots_are_there(&machine)?;
+
     machine.qmp()?.system_powerdown()?;
     ended_cleanly(&machine, &disk)
+}
+
+/// Kernel, init, netcfg and hostd, of this boot and of the one before, each line once.
+fn logs_of_both_boots_are_there(machine: &Machine) -> Result<()> {
+    let boots = host_get(machine, "/host/v1/logs/boots")?;
+    ensure!(
+        boots.as_array().is_some_and(|boots| boots.len() == 2),
+        "{boots:#}"
+    );
+    for boot in ["0", "-1"] {
+        let path = format!("/host/v1/logs?boot={boot}");
+        let response = machine.api("GET", &path, None)?;
+        ensure!(response.status == 200, "GET {path}: {}", response.text());
+        let text = response.text();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        for (unit, part) in [
+            ("kernel", "Linux version"),
+            ("init", "init started at"),
+            ("netcfg", ""),
+            ("hostd", "ready"),
+        ] {
+            let of_unit = |line: &&Value| {
+                let text = line["text"].as_str().unwrap_or_default();
+                line["unit"] == unit && text.contains(part)
+            };
+            let count = lines.iter().filter(of_unit).count();
+            let wanted = if part == "Linux version" {
+                1..2
+            } else {
+                1..usize::MAX
+            };
+            ensure!(
+                wanted.contains(&count),
+                "{count} lines {unit}: {part:?} in boot {boot}"
+            );
+        }
+        let numbers = lines.iter().map(|line| line["sequence"].as_u64());
+        ensure!(numbers.is_sorted(), "{path}");
+    }
+    let status = host_get(machine, "/host/v1/logs/status")?;
+    ensure!(
+        status["lost"] == 0 && status["error"].is_null(),
+        "{status:#}"
+    );
+    Ok(())
 }
 
 /// Seven presses of Ctrl-Alt-Del end a stop that waits for a container; the disk is clean.
