@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use futures::future::BoxFuture;
 use hostd_host_services::Services;
 use hostd_images::ImageStore;
-use hostd_logs::Logs;
+use hostd_logs::HostLogs;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use keelson_http::Failure;
@@ -43,7 +43,7 @@ pub struct HostSources {
     /// The image store.
     pub images: ImageStore,
     /// The machine's logs.
-    pub logs: Logs,
+    pub logs: HostLogs,
     /// The machine's keys. `None`: hostd does not listen on TCP.
     pub pki: Option<Arc<Pki>>,
     /// PID 1's control socket.

@@ -19,7 +19,7 @@ use hostd_containers::{Engine, EngineOptions, Scope};
 use hostd_host_services::{Services, ServicesOptions};
 use hostd_images::{ImageStore, ImageStoreOptions, Proxies, RegistryOptions};
 use hostd_logs::own::OwnLines;
-use hostd_logs::{Logs, LogsOptions};
+use hostd_logs::{HostLogs, LogsOptions};
 use keelson_blocking::blocking;
 use keelson_config::{LoadedConfig, Sources};
 use keelson_http::places::{Places, Shortage};
@@ -111,7 +111,7 @@ pub(crate) async fn run(options: Options, own: Option<OwnLines>, front: &Handle)
     .await
     .with_context(|| format!("can't open the engine in {}", root.display()))?;
 
-    let logs = Logs::open(LogsOptions {
+    let logs = HostLogs::open(LogsOptions {
         directory: root.join("logs"),
         config: loaded.config.logs.clone(),
         kernel: options.kernel_log(),

@@ -39,7 +39,7 @@ const SHARE: u64 = 10;
 /// The smallest bound of a store, on however small a disk.
 const SMALLEST: u64 = 1 << 20;
 
-/// What [`Logs::open`] needs.
+/// What [`HostLogs::open`] needs.
 pub struct LogsOptions {
     /// Directory of the store.
     pub directory: PathBuf,
@@ -57,7 +57,7 @@ pub struct LogsOptions {
 
 /// The machine's logs. Clones share them.
 #[derive(Clone)]
-pub struct Logs {
+pub struct HostLogs {
     inner: Arc<Inner>,
 }
 
@@ -137,9 +137,9 @@ impl LogsError {
     }
 }
 
-impl Logs {
+impl HostLogs {
     /// Starts everything in the background. Never fails: why nothing is stored is in
-    /// [`Logs::status`].
+    /// [`HostLogs::status`].
     #[must_use]
     pub fn open(options: LogsOptions) -> Self {
         let shared = Arc::new(Shared::default());

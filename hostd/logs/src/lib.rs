@@ -11,7 +11,7 @@
 //! - `kernel`, `services`: the sources.
 //! - `limit`: what a unit may write in a time.
 //! - `store`: the one task that writes.
-//! - `handle`: [`Logs`], which starts all of them; reading for clients.
+//! - `handle`: [`HostLogs`], which starts all of them; reading for clients.
 //! - [`line`](mod@line): a line as the API shows it.
 //! - `forward`: one task for each target.
 
@@ -24,4 +24,4 @@ pub mod own;
 mod services;
 mod store;
 
-pub use handle::{BootChoice, Logs, LogsError, LogsOptions, LogsQuery};
+pub use handle::{BootChoice, HostLogs, LogsError, LogsOptions, LogsQuery};
