@@ -3,12 +3,13 @@
 //! While nothing can be stored, for example because the disk is full, the lines that wait stay in
 //! memory, and no more are taken: the sources keep them for as long as they can.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use keelson_blocking::blocking;
-use keelson_journal::{BootId, Journal, JournalEntry, JournalWriter};
+use keelson_journal::{BootId, Journal, JournalEntry, JournalError, JournalWriter};
 use keelson_model::logs::LogPriority;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,6 +26,20 @@ const LINGER: Duration = Duration::from_millis(20);
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// Pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// What the store leaves free on its file system, for those who must write to repair it: this much,
+/// or a fiftieth of a small one.
+const LEFT_FREE: u64 = 16 << 20;
+const SMALL: u64 = 50;
+
+/// Why a batch waits.
+#[derive(Debug, thiserror::Error)]
+enum BatchError {
+    #[error("less than {0} bytes are free on the file system of {path}: make room", path = .1.display())]
+    NoRoom(u64, PathBuf),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
 
 /// What clients may know at any time.
 #[derive(Default)]
@@ -168,12 +183,9 @@ impl Store {
     async fn write(mut self, pending: &mut Vec<JournalEntry>, sync: bool) -> Self {
         let mut lines = std::mem::take(pending);
         let written = blocking(move || {
-            let mut result = self.writer.append(&mut lines);
-            if result.is_ok() {
-                result = self.writer.trim(now()).map(drop);
-            }
+            let mut result = append(&mut self.writer, &mut lines);
             if result.is_ok() && sync {
-                result = self.writer.sync();
+                result = self.writer.sync().map_err(Into::into);
             }
             (self, lines, result.map_err(|error| error.to_string()))
         });
@@ -195,5 +207,37 @@ impl Store {
                 std::future::pending().await
             }
         }
+    }
+}
+
+/// Appends lines, and removes what is too much. On a disk without room, the store's own oldest lines
+/// make way for new ones, as long as it has more than a few.
+fn append(writer: &mut JournalWriter, lines: &mut Vec<JournalEntry>) -> Result<(), BatchError> {
+    loop {
+        let full = match has_room(writer.journal().directory()) {
+            Err(error) if !lines.is_empty() => error,
+            _ => match writer.append(lines) {
+                Ok(()) => break,
+                Err(error) if error.is_full() => error.into(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if !writer.make_room()? {
+            return Err(full);
+        }
+    }
+    writer.trim(now())?;
+    Ok(())
+}
+
+fn has_room(directory: &Path) -> Result<(), BatchError> {
+    // A file system that does not say counts as one with room.
+    let Ok(system) = rustix::fs::statvfs(directory) else {
+        return Ok(());
+    };
+    let wanted = LEFT_FREE.min(system.f_blocks.saturating_mul(system.f_frsize) / SMALL);
+    match system.f_bavail.saturating_mul(system.f_frsize) < wanted {
+        true => Err(BatchError::NoRoom(wanted, directory.to_owned())),
+        false => Ok(()),
     }
 }

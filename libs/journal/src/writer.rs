@@ -19,6 +19,8 @@ const MOST_UNITS: usize = 64;
 const SEGMENTS: u64 = 64;
 const SMALLEST_SEGMENT: u64 = 64 << 10;
 const LARGEST_SEGMENT: u64 = 8 << 20;
+/// How small [`JournalWriter::make_room`] makes the store.
+const KEPT: u64 = 2 << 20;
 /// How far the numbers jump at a boot: lines that were never written to the disk before a power cut
 /// may have been forwarded under the next numbers.
 const JUMP: u64 = 1 << 20;
@@ -223,6 +225,30 @@ impl JournalWriter {
             view.removed = view.removed.max(highest);
         }
         Ok(removed)
+    }
+
+    /// Removes the oldest segment of the unit that occupies most, for a disk without room. Returns
+    /// false when the store is small already.
+    ///
+    /// # Errors
+    /// A file can't be removed.
+    pub fn make_room(&mut self) -> Result<bool, JournalError> {
+        let total: u64 = self.chains.values().map(Chain::bytes).sum();
+        let largest = self
+            .chains
+            .values_mut()
+            .filter(|chain| chain.has_finished());
+        let Some(chain) = largest.max_by_key(|chain| chain.bytes()) else {
+            return Ok(false);
+        };
+        if total <= KEPT {
+            return Ok(false);
+        }
+        let highest = chain.remove_oldest()?;
+        self.publish();
+        let mut view = self.journal.change();
+        view.removed = view.removed.max(highest);
+        Ok(true)
     }
 
     /// Brings what was written to the disk.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use super::common::disk::SmallDisk;
 use super::common::{Host, hostctl, is_root, run, wait_until};
 use super::{KernelLog, argument, configure, lines, status, texts, wait_for_store};
 use serde_json::{Value, json};
@@ -198,4 +199,42 @@ fn the_store_is_bounded_survives_restarts_and_keeps_what_it_can_not_read() {
     assert_eq!(unreadable, json!([kept.display().to_string()]));
     assert_eq!(std::fs::read(&kept).unwrap(), b"damaged");
     assert!(host.log().contains("can't be read and is kept"));
+}
+
+#[test]
+fn a_full_disk_is_reported_and_lines_wait_for_room() {
+    if !is_root() {
+        return;
+    }
+    let Some(disk) = SmallDisk::new(48) else {
+        return;
+    };
+    let host = Host::start_on(&disk.path().join("root"));
+    wait_for_store(&host);
+    let filler = disk.path().join("filler");
+    let file = std::fs::File::create(&filler).unwrap();
+    let mut size = 48 << 20;
+    while size > 4096 {
+        let end = file.metadata().unwrap().len();
+        let more = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size);
+        if more.is_err() {
+            size /= 2;
+        }
+    }
+    wait_until("it says that there is no room", || {
+        let (code, _) = host.send("POST", "/containers/none/kill", "");
+        assert_eq!(code, 404);
+        let error = status(&host)["error"].clone();
+        error
+            .as_str()
+            .is_some_and(|error| error.contains("make room"))
+    });
+    // It still serves what it has.
+    assert!(!texts(&host, "unit=hostd&tail=5").is_empty());
+    let last = status(&host)["last_sequence"].clone();
+    std::fs::remove_file(&filler).unwrap();
+    wait_until("lines are stored again", || {
+        let now = status(&host);
+        now["error"].is_null() && now["last_sequence"].as_u64() > last.as_u64()
+    });
 }
