@@ -200,7 +200,10 @@ fn people_come_in_by_ssh_and_nobody_when_it_is_switched_off() -> Result<()> {
     let output = person.ssh("key", "core", "sudo reboot")?;
     let ended = machine.wait_for_exit(STOP_LIMIT);
     let (status, _) = ended.with_context(|| format!("sudo reboot: {output:?}"))?;
-    ensure!(status.success(), "QEMU ended with {status}, after {output:?}");
+    ensure!(
+        status.success(),
+        "QEMU ended with {status}, after {output:?}"
+    );
     let rebooting = machine.console().find("keelson: rebooting").is_some();
     ensure!(rebooting, "no reboot: {}", machine.details());
     Ok(())

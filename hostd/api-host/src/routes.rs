@@ -10,7 +10,8 @@ use utoipa::openapi::OpenApi;
 use crate::openapi::{self, Described, JSON, LINES, Shape, any, list, one};
 use crate::state::{Answer, Handler, HostApi};
 use crate::{
-    api, config, logs, services, time, verify, wire, wire_config, wire_logs, wire_provision, wire_time,
+    api, config, logs, services, time, verify, wire, wire_config, wire_logs, wire_provision,
+    wire_time,
 };
 
 macro_rules! handler {

@@ -133,6 +133,6 @@ pub use types::health::{CheckOutcome, CheckResult, Health, HealthStatus};
 pub use types::{
     AttachOptions, Attached, CgroupParent, CommitRequest, ContainerAction, ContainerEvent,
     CreateRequest, Created, EngineOptions, Frame, LogPart, LogQuery, LogRecord, Logs, NewId,
-    ProcessInfo, Pruned, Receiver, Scope, Shown, Snapshot, SpecChange, State, Status, WaitCondition,
-    WaitResult,
+    ProcessInfo, Pruned, Receiver, Scope, Shown, Snapshot, SpecChange, State, Status,
+    WaitCondition, WaitResult,
 };

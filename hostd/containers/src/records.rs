@@ -6,7 +6,7 @@ use keelson_blocking::blocking;
 use keelson_log::{Next, Position, Reader};
 use tokio::sync::mpsc;
 
-use crate::logs::Watch;
+use crate::logs::DirectoryWatch;
 use crate::types::{LogRecord, Receiver, Scope, WaitCondition};
 use crate::{Engine, EngineError};
 
@@ -28,7 +28,7 @@ impl Engine {
         let container = self.inner.resolve(scope, name)?;
         let path = container.snapshot().log_path.clone();
         // Watch before the first read: later changes wake this task.
-        let watch = Watch::new(path.parent().unwrap_or(Path::new("/")))?;
+        let watch = DirectoryWatch::new(path.parent().unwrap_or(Path::new("/")))?;
         let removed = container.wait(WaitCondition::Removed).ok();
         let held = container.readers.subscribe();
         let (sender, records) = mpsc::channel(1);
@@ -45,7 +45,7 @@ impl Engine {
 async fn follow(
     path: &Path,
     from: Option<Position>,
-    watch: &Watch,
+    watch: &DirectoryWatch,
     removed: Option<tokio::sync::oneshot::Receiver<crate::WaitResult>>,
     sender: &mpsc::Sender<Vec<LogRecord>>,
 ) -> Result<(), EngineError> {
