@@ -446,9 +446,12 @@ fn own_program(name: &str) -> Result<PathBuf> {
 /// The engine's identifier: a random UUID (RFC 9562, version 4), made once and kept.
 fn engine_id(root: &Path) -> Result<String> {
     let path = root.join("host/engine-id");
-    match fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
-        Ok(_) => {
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            if uuid::Uuid::try_parse(text.trim()).is_ok() {
+                return Ok(text.trim().to_owned());
+            }
             // The old content is kept, because it may be needed.
             let kept = path.with_extension("unreadable");
             fs::rename(&path, &kept)
@@ -481,10 +484,13 @@ mod tests {
         assert_eq!(id.as_bytes()[14], b'4');
         assert_eq!(engine_id(dir.path()).unwrap(), id);
         let path = dir.path().join("host/engine-id");
-        fs::write(&path, "something else").unwrap();
-        assert_ne!(engine_id(dir.path()).unwrap(), id);
-        let kept = fs::read_to_string(path.with_extension("unreadable")).unwrap();
-        assert_eq!(kept, "something else");
+        let damaged = [&b"something else"[..], &[0xff; 36]];
+        for text in damaged {
+            fs::write(&path, text).unwrap();
+            assert_ne!(engine_id(dir.path()).unwrap(), id);
+            let kept = fs::read(path.with_extension("unreadable")).unwrap();
+            assert_eq!(kept, text);
+        }
         // As every release has written it.
         let golden = include_str!("../tests/golden/engine-id");
         fs::write(&path, golden).unwrap();
