@@ -194,6 +194,7 @@ fn people_come_in_by_ssh_and_nobody_when_it_is_switched_off() -> Result<()> {
 
     // What people type stops the machine, not the console.
     // Only root may: others have the role operator.
+    let time = person.ssh("key", "core", "hostctl time");
     let refused = person.ssh("key", "core", "reboot")?;
     let error = String::from_utf8_lossy(&refused.stderr);
     ensure!(error.contains("takes role admin"), "{refused:?}");
@@ -206,6 +207,9 @@ fn people_come_in_by_ssh_and_nobody_when_it_is_switched_off() -> Result<()> {
     );
     let rebooting = machine.console().find("keelson: rebooting").is_some();
     ensure!(rebooting, "no reboot: {}", machine.details());
+    let time = time?;
+    let text = String::from_utf8_lossy(&time.stdout);
+    ensure!(text.contains("synchronized:"), "hostctl time: {time:?}");
     Ok(())
 }
 
