@@ -124,9 +124,13 @@ pub fn encode_record(into: &mut Vec<u8>, record: &JournalRecord<'_>) {
     header[4..8].copy_from_slice(&RECORD_MAGIC);
     header[8..12].copy_from_slice(&(text.len() as u32).to_le_bytes());
     header[12] = record.priority.number();
-    header[13] = (u8::from(record.continues) * CONTINUES)
-        | (u8::from(record.origin.is_some()) * HAS_ORIGIN)
-        | (u8::from(record.only_origin) * ONLY_ORIGIN);
+    for (set, flag) in [
+        (record.continues, CONTINUES),
+        (record.origin.is_some(), HAS_ORIGIN),
+        (record.only_origin, ONLY_ORIGIN),
+    ] {
+        header[13] |= if set { flag } else { 0 };
+    }
     header[16..24].copy_from_slice(&record.sequence.to_le_bytes());
     header[24..32].copy_from_slice(&record.time.to_le_bytes());
     header[32..40].copy_from_slice(&record.uptime.to_le_bytes());

@@ -168,7 +168,8 @@ impl SegmentIndex {
             ..Self::new()
         };
         for _ in 0..boots {
-            let id = u128::from(next()?) | u128::from(next()?) << 64;
+            let (low, high) = (u128::from(next()?), u128::from(next()?));
+            let id = low | (high << 64);
             let span = span(&mut next)?;
             index.boots.push((BootId(id.to_le_bytes()), span));
             index.span.add(span);

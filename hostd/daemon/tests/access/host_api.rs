@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use super::common::{PATIENCE, is_root};
+use super::common::{PATIENCE, is_root, wait_until};
 use super::{Tls, tls_host};
 
 /// A document against a schema: the subset of JSON Schema that the description uses. A keyword that
@@ -269,6 +269,14 @@ fn the_host_api_answers_as_its_description_says() {
             .0,
         404
     );
+
+    let logs = "/host/v1/logs";
+    wait_until("a line is stored", || {
+        host.tls.host.get(logs).1.contains("\"unit\"")
+    });
+    assert_eq!(host.ask("GET", logs, None).0, 200);
+    assert_eq!(host.ask("GET", "/host/v1/logs/boots", None).0, 200);
+    assert_eq!(host.ask("GET", "/host/v1/logs/status", None).0, 200);
 
     // Each success that can be had here was.
     for (path, item) in host.description["paths"].as_object().unwrap() {

@@ -211,6 +211,9 @@ fn a_full_disk_is_reported_and_lines_wait_for_room() {
     };
     let host = Host::start_on(&disk.path().join("root"));
     wait_for_store(&host);
+    wait_until("a line is stored", || {
+        !texts(&host, "unit=hostd").is_empty()
+    });
     let filler = disk.path().join("filler");
     let file = std::fs::File::create(&filler).unwrap();
     let mut size = 48 << 20;
@@ -232,6 +235,7 @@ fn a_full_disk_is_reported_and_lines_wait_for_room() {
     // It still serves what it has.
     assert!(!texts(&host, "unit=hostd&tail=5").is_empty());
     let last = status(&host)["last_sequence"].clone();
+    drop(file);
     std::fs::remove_file(&filler).unwrap();
     wait_until("lines are stored again", || {
         let now = status(&host);
