@@ -125,3 +125,15 @@ fn is_reset(name: &str, hang: impl Fn(&Machine, &Probe<'_>) -> Result<()>) -> Re
 fn the_watchdog_resets_a_machine_whose_pid_1_hangs() -> Result<()> {
     is_reset("held", |_, probe| probe.begin("exec hold 1"))
 }
+
+#[test]
+fn the_watchdog_resets_a_machine_whose_hostd_does_not_live() -> Result<()> {
+    is_reset("without-hostd", |machine, probe| {
+        // The answer would be lost together with the daemon.
+        let kill = "sleep 1; while :; do echo 1 >/host/sys/fs/cgroup/system/hostd/cgroup.kill; sleep 0.1; done";
+        probe.begin(kill)?;
+        let told = "the watchdog is left to reset the machine";
+        machine.wait_for_console(told, Duration::from_secs(120))?;
+        Ok(())
+    })
+}
