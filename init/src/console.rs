@@ -8,9 +8,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, TryLockError};
 
 use keelson_model::logs::LogPriority;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 /// Seconds since the kernel started (CLOCK_BOOTTIME).
@@ -71,11 +72,7 @@ fn emit(priority: LogPriority, source: &str, message: &str) {
         let _ = log.write_all(format!("<{priority}>{source}: {text}\n").as_bytes());
     }
     let line = format!("{source}: {text}\n");
-    for mut console in consoles() {
-        // Consoles are opened without blocking: a terminal that is not read (or a serial line
-        // under flow control) loses lines instead of stopping PID 1.
-        let _ = console.write_all(line.as_bytes());
-    }
+    write_to_consoles(line.as_bytes());
 }
 
 /// What a problem's line begins with.
@@ -88,24 +85,64 @@ fn word(priority: LogPriority) -> &'static str {
 }
 
 static KMSG: OnceLock<File> = OnceLock::new();
-static CONSOLES: OnceLock<Vec<File>> = OnceLock::new();
+static CONSOLES: Mutex<Option<Vec<Console>>> = Mutex::new(None);
 /// Serves until the kernel's list of consoles can be read.
 static FIRST: OnceLock<File> = OnceLock::new();
 
 /// The consoles that the kernel writes to (`Documentation/ABI/testing/sysfs-tty`), read once.
 const ACTIVE: &str = "/sys/class/tty/console/active";
 
-fn consoles() -> Vec<&'static File> {
-    if CONSOLES.get().is_none()
+/// A console that the kernel writes to.
+struct Console {
+    path: String,
+    file: File,
+}
+
+impl Console {
+    fn open(path: String) -> Option<Self> {
+        let file = open(&path).ok()?;
+        Some(Self { path, file })
+    }
+
+    /// Consoles are opened without blocking: a terminal that is not read (or a serial line under flow
+    /// control) loses lines instead of stopping PID 1.
+    fn write(&mut self, line: &[u8]) {
+        let Err(error) = self.file.write_all(line) else {
+            return;
+        };
+        // The end of a login hangs its terminal up, for all who had opened it before.
+        if error.raw_os_error() == Some(Errno::EIO as i32)
+            && let Ok(file) = open(&self.path)
+        {
+            self.file = file;
+            let _ = self.file.write_all(line);
+        }
+    }
+}
+
+fn write_to_consoles(line: &[u8]) {
+    let mut consoles = match CONSOLES.try_lock() {
+        Ok(consoles) => consoles,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        // A panic while a line was written: the message about it is in the kernel log.
+        Err(TryLockError::WouldBlock) => return,
+    };
+    if consoles.is_none()
         && let Ok(active) = std::fs::read_to_string(ACTIVE)
     {
-        let opened = nodes(&active).filter_map(|path| open(&path).ok()).collect();
-        // This fails only if another thread has set the same files first.
-        let _ = CONSOLES.set(opened);
+        *consoles = Some(nodes(&active).filter_map(Console::open).collect());
     }
-    match CONSOLES.get() {
-        Some(consoles) if !consoles.is_empty() => consoles.iter().collect(),
-        _ => sink(&FIRST, "/dev/console").into_iter().collect(),
+    match consoles.as_mut() {
+        Some(consoles) if !consoles.is_empty() => {
+            for console in consoles {
+                console.write(line);
+            }
+        }
+        _ => {
+            if let Some(mut first) = sink(&FIRST, "/dev/console") {
+                let _ = first.write_all(line);
+            }
+        }
     }
 }
 
