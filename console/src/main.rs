@@ -12,6 +12,7 @@
 //! - `keep`: puts all of it together.
 //! - `power`, `host_name`: commands that act on the machine.
 //! - `own_container`: logins that land in a container.
+//! - `error`: what can fail.
 
 mod accounts;
 mod error;

@@ -10,7 +10,7 @@
 //! - `init`: questions to PID 1.
 //! - [`configuration`]: changes of the host configuration, one at a time.
 //! - [`definitions`]: services as the configuration describes them.
-//! - `wire`, `wire_config`, `wire_logs`, `wire_time`: the JSON documents.
+//! - `wire`, `wire_config`, `wire_logs`, `wire_provision`, `wire_time`: the JSON documents.
 //! - [`openapi`]: describes routes and documents as OpenAPI 3.1.
 //!
 //! The machine's keys:

@@ -12,6 +12,7 @@
 //! - `entry`: a service and what is known of it.
 //! - `supervise`: keeps one service running.
 //! - `services`: all of them: applies a configuration, and carries out requests.
+//! - `error`: what can fail.
 
 pub mod definition;
 mod entry;
