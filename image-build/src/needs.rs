@@ -183,6 +183,12 @@ const NEEDS: &[Need] = &[
         "bzip2",
         "packs archives for tests of loading",
     ),
+    program(
+        Purpose::Test,
+        "ssh",
+        "openssh-client",
+        "logs in to the virtual machine in tests",
+    ),
     program(Purpose::Test, "ip", "iproute2", "makes networks for tests"),
     program(
         Purpose::Test,
