@@ -130,12 +130,44 @@ fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
             }
         }
     }
+    if let Some(user) = groups.get(1) {
+        keep_memory_for_the_host(user);
+    }
     usable.unwrap_or_default().into_iter().collect()
+}
+
+/// Bounds the memory of all containers of users together. Without that, one that takes everything
+/// keeps the kernel reading the host's own programs from the disk for minutes before it is killed.
+fn keep_memory_for_the_host(user: &Path) {
+    let Ok(group) = Cgroup::open(user.to_owned()) else {
+        return;
+    };
+    let total = crate::host_memory();
+    if total == 0 || !group.has_file("memory.max") {
+        return;
+    }
+    let most = total.saturating_sub(reserve(total));
+    if let Err(error) = group.write("memory.max", &most.to_string()) {
+        tracing::warn!(%error, "no memory is kept for the host");
+    }
+}
+
+/// How many of the machine's bytes of memory containers don't get: a quarter, but no more than
+/// 128 MiB, or 1 % of large machines.
+fn reserve(total: u64) -> u64 {
+    (total / 4).min(128 << 20).max(total / 100)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_keeps_some_memory() {
+        assert_eq!(reserve(128 << 20), 32 << 20);
+        assert_eq!(reserve(8 << 30), 128 << 20);
+        assert_eq!(reserve(100 << 30), 1 << 30);
+    }
 
     #[test]
     fn throttling_counters_of_processors_are_found() {
