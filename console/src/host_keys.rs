@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::accounts::directory;
 use crate::error::ConsoleError;
+use crate::program::output_of;
 
 /// Where they are; `sshd_config` names them.
 const KEYS: &str = "/etc/ssh/keys";
@@ -24,7 +25,10 @@ pub(crate) fn ensure() -> Result<Vec<String>, ConsoleError> {
             make(kind, &key)?;
         }
         let public = key.with_extension("pub");
-        let print = keygen(Command::new("ssh-keygen").args(["-l", "-f"]).arg(&public));
+        let print = output_of(
+            "ssh-keygen",
+            Command::new("ssh-keygen").args(["-l", "-f"]).arg(&public),
+        );
         prints.push(print.unwrap_or_else(|error| error.to_string()));
     }
     Ok(prints)
@@ -39,7 +43,7 @@ fn make(kind: &str, key: &Path) -> Result<(), ConsoleError> {
     }
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-t", kind, "-N", "", "-C", "", "-f"]);
-    keygen(command.arg(&fresh))?;
+    output_of("ssh-keygen", command.arg(&fresh))?;
     let public = fresh.with_extension("new.pub");
     for (from, to) in [
         (&public, key.with_extension("pub")),
@@ -51,19 +55,4 @@ fn make(kind: &str, key: &Path) -> Result<(), ConsoleError> {
         fs::rename(from, &to).map_err(ConsoleError::io("rename", from))?;
     }
     Ok(())
-}
-
-fn keygen(command: &mut Command) -> Result<String, ConsoleError> {
-    let program = "ssh-keygen";
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| ConsoleError::Execute { program, source })?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(ConsoleError::Failed {
-            program,
-            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }),
-    }
 }

@@ -12,6 +12,7 @@
 //! - `keep`: puts all of it together.
 //! - `power`, `host_name`: commands that act on the machine.
 //! - `own_container`: logins that land in a container.
+//! - `program`: runs other programs.
 //! - `error`: what can fail.
 
 mod accounts;
@@ -23,6 +24,7 @@ mod keep;
 mod own_container;
 mod people;
 mod power;
+mod program;
 mod terminals;
 
 use std::env;

@@ -7,13 +7,14 @@
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use keelson_config::{Sources, current};
 use rustix::termios::isatty;
 
 use crate::error::ConsoleError;
 use crate::people::ENTER_CONTAINER;
+use crate::program::output_of;
 
 /// Label with the image that a container was made of.
 const IMAGE: &str = "io.keelson.login.image";
@@ -79,14 +80,18 @@ fn docker() -> Command {
 /// Lets the container run. One that was made of another image is made anew.
 fn ensure(name: &str, image: &str, user: &str, home: &str) -> Result<(), ConsoleError> {
     let format = format!("{{{{index .Config.Labels {IMAGE:?}}}}}");
-    let known = run(docker().args(["container", "inspect", "--format", &format, name])).ok();
+    let known = output_of(
+        "docker",
+        docker().args(["container", "inspect", "--format", &format, name]),
+    )
+    .ok();
     match known {
         Some(made_of) if made_of == image => {
-            run(docker().args(["start", name]))?;
+            output_of("docker", docker().args(["start", name]))?;
             return Ok(());
         }
         Some(_) => {
-            run(docker().args(["rm", "--force", name]))?;
+            output_of("docker", docker().args(["rm", "--force", name]))?;
         }
         None => {}
     }
@@ -97,21 +102,6 @@ fn ensure(name: &str, image: &str, user: &str, home: &str) -> Result<(), Console
     // The console's /home is the machine's /var/home.
     command.args(["--volume", &format!("/var/home/{user}:{home}")]);
     command.args(["--security-opt", "no-new-privileges"]);
-    run(command.arg(image).args(IDLE))?;
+    output_of("docker", command.arg(image).args(IDLE))?;
     Ok(())
-}
-
-fn run(command: &mut Command) -> Result<String, ConsoleError> {
-    let program = "docker";
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| ConsoleError::Execute { program, source })?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(ConsoleError::Failed {
-            program,
-            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }),
-    }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{BOOT_LIMIT, Lab, STOP_LIMIT, boot_status, docker, load_busybox, shell};
 
@@ -38,9 +37,7 @@ fn garbage_in_its_state_does_not_keep_a_machine_from_its_api() -> Result<()> {
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
 
     let machine = launch(&lab, "whole", &disk)?;
     machine.wait_api(BOOT_LIMIT)?;

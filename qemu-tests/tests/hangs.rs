@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use qemu_tests::harness::assets::busybox_layer_with;
-use qemu_tests::harness::disk::copy_sparse;
 use qemu_tests::harness::{Disk, Machine};
 use qemu_tests::lab::{BOOT_LIMIT, Lab, docker, ended_cleanly, load_busybox, seconds, until};
 use qemu_tests::probe::Probe;
@@ -37,9 +36,7 @@ fn a_file_system_that_nobody_answers_for_does_not_hold_up_the_stop() -> Result<(
         return Ok(());
     };
     let _slot = lab.slot()?;
-    let dir = tempfile::tempdir()?;
-    let disk = dir.path().join("disk.raw");
-    copy_sparse(&lab.disk(), &disk)?;
+    let (_dir, disk) = lab.own_disk()?;
     let machine = lab
         .direct("hung")?
         .disk(Disk::writable(&disk))
