@@ -7,6 +7,10 @@ use rustix::io::Errno;
 
 use crate::{FileError, failed};
 
+/// The longest file that is changed so. Whoever holds the file may make it any length, and its length
+/// is taken in memory.
+pub const LONGEST_OVERWRITTEN: usize = 4 << 20;
+
 /// Gives a file of lines other ones, in place: others have mounted it or hold it open. It is not
 /// replaced, so this is the least that can go wrong:
 /// * the room is there before anything is changed, so that a full disk leaves the old lines;
@@ -17,12 +21,15 @@ use crate::{FileError, failed};
 ///
 /// # Errors
 /// [`FileError`]. The file is then as before, except if the disk itself fails. A link is not
-/// followed.
+/// followed, and a file longer than [`LONGEST_OVERWRITTEN`] is refused.
 pub fn overwrite(path: &Path, lines: &[u8]) -> Result<(), FileError> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed("open", path))?;
     let found = rustix::fs::fstat(&file).map_err(failed("open", path))?;
-    let length = usize::try_from(found.st_size).unwrap_or_default();
+    let length = usize::try_from(found.st_size).unwrap_or(usize::MAX);
+    if length.max(lines.len()) > LONGEST_OVERWRITTEN {
+        return Err(failed("write", path)(Errno::FBIG));
+    }
     let mut padded = lines.to_vec();
     padded.resize(lines.len().max(length), b'\n');
     match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, padded.len() as u64) {

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-pub use in_place::overwrite;
+pub use in_place::{LONGEST_OVERWRITTEN, overwrite};
 
 /// Start of the names of temporary files. Nothing else may be named like this.
 const TEMPORARY: &[u8] = b".new-";

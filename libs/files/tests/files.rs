@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_files::{
-    Durability, flush, flush_directory, overwrite, prepare, remove, sweep, sweep_dead, write,
-    write_changed,
+    Durability, LONGEST_OVERWRITTEN, flush, flush_directory, overwrite, prepare, remove, sweep,
+    sweep_dead, write, write_changed,
 };
 
 fn names(directory: &Path) -> Vec<String> {
@@ -192,6 +192,17 @@ fn a_mounted_file_gets_other_lines_and_stays_the_same_file() {
     assert_eq!(overwrite(&link, b"y\n").unwrap_err().operation, "open");
     assert!(overwrite(&directory.path().join("none"), b"y\n").is_err());
     assert_eq!(fs::read_to_string(&path).unwrap(), "x\n");
+
+    // Whoever holds the file can make it this long at no cost.
+    let huge = LONGEST_OVERWRITTEN as u64 + 1;
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(huge)
+        .unwrap();
+    assert_eq!(overwrite(&path, b"y\n").unwrap_err().operation, "write");
+    assert_eq!(fs::metadata(&path).unwrap().len(), huge);
 }
 
 /// While the write itself runs, parts of both texts: the kernel promises no more.
