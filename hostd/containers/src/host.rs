@@ -139,15 +139,16 @@ fn prepare_cgroups(mount: &Path, parent: &CgroupParent) -> Vec<String> {
 /// Bounds the memory of all containers of users together. Without that, one that takes everything
 /// keeps the kernel reading the host's own programs from the disk for minutes before it is killed.
 fn keep_memory_for_the_host(user: &Path) {
-    let Ok(group) = Cgroup::open(user.to_owned()) else {
-        return;
-    };
-    let total = crate::host_memory();
-    if total == 0 || !group.has_file("memory.max") {
-        return;
-    }
-    let most = total.saturating_sub(reserve(total));
-    if let Err(error) = group.write("memory.max", &most.to_string()) {
+    let total = host_memory();
+    let most = total.saturating_sub(reserve(total)).to_string();
+    let kept = Cgroup::open(user.to_owned()).and_then(|group| {
+        // Not without the controller.
+        match group.has_file("memory.max") {
+            true => group.write("memory.max", &most),
+            false => Ok(()),
+        }
+    });
+    if let Err(error) = kept {
         tracing::warn!(%error, "no memory is kept for the host");
     }
 }
