@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use keelson_blocking::blocking;
 use keelson_journal::{BootId, Journal, JournalEntry, JournalError, JournalWriter};
 use keelson_model::logs::LogPriority;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::limit::Limits;
 use crate::line::now;
 
-/// How many lines may wait for the store.
+/// How many lines may wait for the store, and how many bytes they may take.
 const WAITING: usize = 4096;
+const WAITING_BYTES: u32 = 2 << 20;
+/// Bytes that a line takes beside its text, approximately.
+const BESIDE_TEXT: usize = 256;
 /// How many lines are stored at once.
 const BATCH: usize = 2048;
 /// How long a batch may grow after its first line.
@@ -66,8 +69,15 @@ impl Shared {
 /// The entrance of the store. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Intake {
-    sender: mpsc::Sender<JournalEntry>,
+    sender: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
     shared: Arc<Shared>,
+}
+
+/// A line that waits, and its share of the room for such lines.
+pub(crate) struct Waiting {
+    line: JournalEntry,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The store takes nothing any more.
@@ -78,7 +88,11 @@ pub(crate) struct Closed;
 impl Intake {
     /// Waits until the store takes a line.
     pub(crate) async fn send(&self, line: JournalEntry) -> Result<(), Closed> {
-        self.sender.send(line).await.map_err(|_| Closed)
+        let bytes = u32::try_from(line.text.len() + BESIDE_TEXT).unwrap_or(WAITING_BYTES);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes.min(WAITING_BYTES));
+        let _room = room.await.map_err(|_| Closed)?;
+        let waiting = Waiting { line, _room };
+        self.sender.send(waiting).await.map_err(|_| Closed)
     }
 
     /// Counts lines that are gone.
@@ -92,17 +106,21 @@ pub(crate) struct Store {
     writer: JournalWriter,
     limits: Limits,
     shared: Arc<Shared>,
-    lines: mpsc::Receiver<JournalEntry>,
+    lines: mpsc::Receiver<Waiting>,
     /// The number of the newest line, for those who follow.
     newest: watch::Sender<u64>,
     stop: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 /// The entrance, and the task's receiving end.
-pub(crate) fn intake(shared: &Arc<Shared>) -> (Intake, mpsc::Receiver<JournalEntry>) {
+pub(crate) fn intake(shared: &Arc<Shared>) -> (Intake, mpsc::Receiver<Waiting>) {
     let (sender, lines) = mpsc::channel(WAITING);
-    let shared = Arc::clone(shared);
-    (Intake { sender, shared }, lines)
+    let intake = Intake {
+        sender,
+        room: Arc::new(Semaphore::new(WAITING_BYTES as usize)),
+        shared: Arc::clone(shared),
+    };
+    (intake, lines)
 }
 
 /// The boot of now.
@@ -117,7 +135,7 @@ impl Store {
     pub(crate) fn new(
         writer: JournalWriter,
         shared: Arc<Shared>,
-        lines: mpsc::Receiver<JournalEntry>,
+        lines: mpsc::Receiver<Waiting>,
         newest: watch::Sender<u64>,
         stop: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> Self {
@@ -138,28 +156,30 @@ impl Store {
         let mut synced = Instant::now();
         let mut dirty = false;
         loop {
-            let mut batch = Vec::new();
+            let mut waiting = Vec::new();
             tokio::select! {
-                count = self.lines.recv_many(&mut batch, BATCH), if pending.is_empty() => {
+                count = self.lines.recv_many(&mut waiting, BATCH), if pending.is_empty() => {
                     if count == 0 {
                         return;
                     }
                     tokio::time::sleep(LINGER).await;
-                    while batch.len() < BATCH && let Ok(line) = self.lines.try_recv() {
-                        batch.push(line);
+                    while waiting.len() < BATCH && let Ok(line) = self.lines.try_recv() {
+                        waiting.push(line);
                     }
                 }
                 () = tokio::time::sleep(RETRY), if !pending.is_empty() => {}
                 () = tokio::time::sleep(SYNC_EVERY.saturating_sub(synced.elapsed())), if dirty => {}
                 Some(done) = self.stop.recv() => {
                     while let Ok(line) = self.lines.try_recv() {
-                        pending.push(line);
+                        pending.push(line.line);
                     }
                     self = self.write(&mut pending, true).await;
                     let _ = done.send(());
                     return;
                 }
             }
+            let lines = waiting.into_iter().map(|waiting| waiting.line);
+            let mut batch: Vec<JournalEntry> = lines.collect();
             self.limits.apply(&mut batch, Instant::now());
             self.shared
                 .suppressed

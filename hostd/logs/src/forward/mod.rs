@@ -129,7 +129,8 @@ pub(crate) async fn run(target: std::sync::Arc<Forwarding>, source: Source) {
     let mut kept = match blocking(move || Kept::open(path, era)).await {
         Ok(kept) => kept,
         Err(error) => {
-            tracing::error!(%error, "logs are not forwarded");
+            target.enter(LogForwardState::Failed, Some(error.to_string()));
+            target.ended.send_replace(true);
             return;
         }
     };
