@@ -51,7 +51,7 @@ pub(crate) fn apply(places: &Places, users: &[UserConfig]) -> Result<Vec<String>
         group: read("group")?,
         shadow: read("shadow")?,
     };
-    let mut ids = Ids::parse(&fs::read_to_string(&places.ids).unwrap_or_default());
+    let (mut ids, note) = numbers(places)?;
     let socket = fs::metadata(&places.socket).ok();
     let ground = Ground {
         docker: socket.map(|socket| socket.gid()).filter(|gid| *gid != 0),
@@ -69,6 +69,7 @@ pub(crate) fn apply(places: &Places, users: &[UserConfig]) -> Result<Vec<String>
     )?;
     write(places, &made)?;
     let mut notes = made.notes;
+    notes.extend(note);
     for home in &made.homes {
         if let Err(error) = make_home(places, home) {
             notes.push(error.to_string());
@@ -77,12 +78,43 @@ pub(crate) fn apply(places: &Places, users: &[UserConfig]) -> Result<Vec<String>
     Ok(notes)
 }
 
+/// The numbers that were given out, and what to say about them. If the file is damaged, it is kept
+/// aside, and the owners of the homes tell the numbers: nobody may get another one's files.
+fn numbers(places: &Places) -> Result<(Ids, Option<String>), ConsoleError> {
+    let path = &places.ids;
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Ids::default(), None)),
+        Err(error) => return Err(ConsoleError::io("read", path)(error)),
+    };
+    if let Some(ids) = Ids::parse(&bytes) {
+        return Ok((ids, None));
+    }
+    let kept = path.with_extension("unreadable");
+    fs::rename(path, &kept).map_err(ConsoleError::io("rename", path))?;
+    let homes = places.root.join("home");
+    let mut owners = Vec::new();
+    for entry in fs::read_dir(&homes).map_err(ConsoleError::io("list", &homes))? {
+        let entry = entry.map_err(ConsoleError::io("list", &homes))?;
+        let home = entry
+            .metadata()
+            .map_err(ConsoleError::io("look at", entry.path()))?;
+        owners.push((entry.file_name().to_string_lossy().into_owned(), home.uid()));
+    }
+    let note = format!(
+        "the numbers of users can't be read and are kept as {}; the owners of homes say them",
+        kept.display()
+    );
+    Ok((Ids::known(owners.into_iter()), Some(note)))
+}
+
 fn write(places: &Places, made: &People) -> Result<(), ConsoleError> {
     let keys = places.etc.join("ssh/authorized_keys.d");
     fs::create_dir_all(&keys).map_err(ConsoleError::io("mkdir", &keys))?;
     // Who is no longer named must not get in: before everything else.
     let entries = fs::read_dir(&keys).map_err(ConsoleError::io("list", &keys))?;
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = entry.map_err(ConsoleError::io("list", &keys))?;
         let known = entry
             .file_name()
             .to_str()
@@ -115,23 +147,38 @@ fn write(places: &Places, made: &People) -> Result<(), ConsoleError> {
     Ok(())
 }
 
-/// Makes a home directory that does not exist. One that exists is left as it is.
+/// Makes a home directory that does not exist. One that exists is left as it is. It gets its name when
+/// it is complete: after a kill there is none, not one that belongs to root.
 fn make_home(places: &Places, home: &Home) -> Result<(), ConsoleError> {
     let path = places.root.join(home.path.trim_start_matches('/'));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(ConsoleError::io("mkdir", &path)(error)),
+    match fs::symlink_metadata(&path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(ConsoleError::io("look at", &path)(error)),
     }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // No user's name begins with a dot.
+    let new = path.with_file_name(format!(".new-{name}"));
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ConsoleError::io("remove", &new)(error));
+        }
+        _ => {}
+    }
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&new)
+        .map_err(ConsoleError::io("mkdir", &new))?;
     let skeleton = places.etc.join("skel");
     for entry in fs::read_dir(&skeleton).into_iter().flatten().flatten() {
-        let target = path.join(entry.file_name());
+        let target = new.join(entry.file_name());
         if entry.file_type().is_ok_and(|kind| kind.is_file()) {
             fs::copy(entry.path(), &target).map_err(ConsoleError::io("copy", &target))?;
             give(&target, home)?;
         }
     }
-    give(&path, home)
+    give(&new, home)?;
+    fs::rename(&new, &path).map_err(ConsoleError::io("rename", &new))
 }
 
 fn give(path: &Path, home: &Home) -> Result<(), ConsoleError> {
@@ -198,5 +245,25 @@ mod tests {
         apply(&places, &[user("anna")]).unwrap();
         let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
         assert!(passwd.starts_with("anna:x:1000:"), "{passwd}");
+
+        if own == 0 {
+            fs::write(&places.ids, "anna\n").unwrap();
+            let notes = apply(&places, &[user("core"), user("new")]).unwrap();
+            assert!(
+                notes.iter().any(|note| note.contains("ids.unreadable")),
+                "{notes:?}"
+            );
+            let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+            assert!(
+                passwd.contains("core:x:1001:") && !passwd.contains("new:x:1000:"),
+                "{passwd}"
+            );
+            let homes = fs::read_dir(root.join("home")).unwrap().flatten();
+            assert!(
+                homes
+                    .map(|home| home.file_name())
+                    .all(|name| name != ".new-new")
+            );
+        }
     }
 }

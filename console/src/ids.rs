@@ -13,14 +13,23 @@ const LAST: u32 = 59_999;
 pub(crate) struct Ids(BTreeMap<String, u32>);
 
 impl Ids {
-    /// Reads `name number` in lines. What can't be read is left out.
-    pub(crate) fn parse(text: &str) -> Self {
-        let lines = text.lines().filter_map(|line| {
+    /// Reads `name number` in lines. `None` if a line is anything else: were it left out, somebody else
+    /// would get the number, and with it the files.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let lines = std::str::from_utf8(bytes).ok()?.lines().map(|line| {
             let (name, number) = line.split_once(' ')?;
-            let number = number.trim().parse().ok()?;
-            Some((name.to_owned(), number))
+            Some((name.to_owned(), number.trim().parse().ok()?))
         });
-        Self(lines.collect())
+        lines.collect::<Option<_>>().map(Self)
+    }
+
+    /// Numbers that are known from elsewhere. Those of the system are left out.
+    pub(crate) fn known(numbers: impl Iterator<Item = (String, u32)>) -> Self {
+        Self(
+            numbers
+                .filter(|(_, number)| (FIRST..=LAST).contains(number))
+                .collect(),
+        )
     }
 
     pub(crate) fn to_text(&self) -> String {
@@ -48,11 +57,18 @@ mod tests {
 
     #[test]
     fn numbers_stay() {
-        let mut ids = Ids::parse("core 1000\nbroken\nanna x\n%staff 1001\n");
+        let mut ids = Ids::parse(b"core 1000\n%staff 1001\n").unwrap();
         assert_eq!(ids.of("core"), Some(1000));
         assert_eq!(ids.of("anna"), Some(1002));
         assert_eq!(ids.of("core"), Some(1000));
-        let again = Ids::parse(&ids.to_text());
-        assert_eq!(again, ids);
+        let again = Ids::parse(ids.to_text().as_bytes());
+        assert_eq!(again, Some(ids));
+        for damaged in [
+            &b"core 1000\nbroken\n"[..],
+            b"anna x\n",
+            b"core 1000\n\xff\n",
+        ] {
+            assert_eq!(Ids::parse(damaged), None);
+        }
     }
 }
