@@ -154,12 +154,11 @@ fn log_query(text: &str) -> Result<LogQuery, Failure> {
         header: None,
         joined: false,
     };
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         let wrong = |right: &str| Failure::invalid(format!("{name} {value:?} is wrong: {right}"));
-        match name {
+        match &*name {
             "follow" => {
-                query.follow = match value {
+                query.follow = match &*value {
                     "" | "1" | "true" => true,
                     "0" | "false" => false,
                     _ => return Err(wrong("use true or false")),
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn queries_are_checked() {
-        let query = log_query("follow&tail=5&since=1970-01-01T00:00:01Z").unwrap();
+        let query = log_query("follow&tail=5&since=1970-01-01T00%3A00:01Z").unwrap();
         assert!(query.follow);
         assert_eq!((query.tail, query.since), (Some(5), Some(1_000_000_000)));
         assert_eq!(log_query("since=2").unwrap().since, Some(2_000_000_000));
