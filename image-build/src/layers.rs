@@ -103,8 +103,8 @@ struct Content {
     bytes: Vec<u8>,
 }
 
-/// Files and links of a tree by their relative paths. Contents are read only where two trees have the
-/// same path, so this keeps their sizes.
+/// Files and links of a tree: where each is, by its path in the tree. Contents are read only where two
+/// trees have the same path.
 type Files = BTreeMap<PathBuf, PathBuf>;
 
 fn files_of(tree: &Path) -> Result<Files> {
@@ -139,7 +139,7 @@ fn shared<'a>(trees: impl Iterator<Item = &'a Files>) -> Vec<PathBuf> {
     };
     let shared = places
         .into_iter()
-        // mkfs.erofs reads a comma or a blank as what it is, but a line of a log would not.
+        // What is left out of a layer is named on mkfs.erofs's command line.
         .filter(|(path, files)| files.len() > 1 && path.to_str().is_some() && agree(files));
     shared.map(|(path, _)| path.clone()).collect()
 }
