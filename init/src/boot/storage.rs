@@ -45,6 +45,8 @@ enum StorageError {
     Link { path: PathBuf },
     #[error("wait for device events: {0}")]
     Events(io::Error),
+    #[error("read the present mounts: {0}")]
+    Mounts(io::Error),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error(transparent)]
@@ -86,7 +88,7 @@ pub(crate) fn helper() -> usize {
 
 fn mount_one(mount: &MountConfig, deadline: Instant) -> Result<(), StorageError> {
     let target = Path::new(&mount.path);
-    let present = mountinfo::of_this_process().unwrap_or_default();
+    let present = mountinfo::of_this_process().map_err(StorageError::Mounts)?;
     if present.iter().any(|mount| mount.target == target) {
         return Ok(());
     }
